@@ -1,0 +1,171 @@
+# hwgqd. Two commands do everything:
+#   make run    install what is missing, build, serve the shipped networks on port 8080
+#   make test   install what is missing, build, run every test
+# Others: make (optimized build), asan, tsan, bench, install (PREFIX, DESTDIR), clean, deps, format, help. V=1 shows every
+# command.
+#
+# New source files are found by wildcard: nothing here has to be edited to add one. Files whose names end in _avx2 or _avx512
+# are compiled with those instruction sets; everything else for the baseline of the architecture.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+BUILD ?= build/release
+HWGQ_LISTEN ?= 127.0.0.1:8080
+
+CFLAGS ?= -O3 -g
+# SANITIZE: address,undefined or thread (set by the asan and tsan targets)
+SANITIZE ?=
+WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
+# -ffp-contract=off: the same floats on every machine (a fused multiply-add only where the code asks for it)
+override CFLAGS += -std=c11 -D_GNU_SOURCE -I. $(WARNINGS) -ffp-contract=off -fno-math-errno -pthread -fPIC -MMD -MP \
+	-fstack-protector-strong
+ifneq ($(SANITIZE),)
+override CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+override LDFLAGS += -fsanitize=$(SANITIZE)
+else
+override CFLAGS += -D_FORTIFY_SOURCE=2
+endif
+override LDFLAGS += -pthread -Wl,--as-needed,-z,relro,-z,now
+
+ENGINE_LIBS := -ljansson -lxxhash -lm
+MODELS_LIBS := -ljpeg -larchive -ldl
+SERVER_LIBS := -lmicrohttpd
+
+ENGINE_SRC := $(wildcard engine/*.c engine/kernels/*.c)
+MODELS_SRC := $(filter-out models/tool/%,$(wildcard models/*/*.c))
+TOOL_SRC := $(wildcard models/tool/*.c)
+SERVER_SRC := $(filter-out server/main.c,$(wildcard server/*.c))
+UNIT_SRC := $(wildcard tests/unit/test_*.c)
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+BENCH_SRC := $(wildcard tests/bench/bench_*.c)
+SUPPORT_SRC := $(wildcard tests/support/*.c)
+
+# say TEXT: a short line instead of the whole command
+ifeq ($(V),)
+Q := @
+say = @printf '%-5s %s\n' $(1) $(2)
+endif
+
+object = $(patsubst %.c,$(BUILD)/%.o,$(1))
+UNIT_BIN := $(patsubst %.c,$(BUILD)/%,$(UNIT_SRC))
+FUZZ_BIN := $(patsubst %.c,$(BUILD)/%,$(FUZZ_SRC))
+BENCH_BIN := $(patsubst %.c,$(BUILD)/%,$(BENCH_SRC))
+LIBHWGQ := $(BUILD)/libhwgq.a
+LIBMODELS := $(BUILD)/libmodels.a
+LIBSERVER := $(BUILD)/libserver.a
+
+
+.PHONY: all programs tests run test deps test-deps asan tsan bench install uninstall clean format help test-container
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+all: programs
+programs: $(BUILD)/hwgqd $(BUILD)/hwgq
+tests: programs $(UNIT_BIN) $(FUZZ_BIN)
+
+help:
+	@sed -n '2,6p' Makefile | sed 's/^# \{0,1\}//'
+
+# ---- dependencies ------------------------------------------------------------------------------------------------------
+deps:
+	@./config/install-packages.sh build
+
+test-deps:
+	@./config/install-packages.sh build test
+
+# ---- build -------------------------------------------------------------------------------------------------------------
+ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
+ifeq ($(ARCH),x86_64)
+$(BUILD)/%_avx2.o: ISA_FLAGS := -mavx2 -mfma -mbmi -mbmi2 -mpopcnt
+$(BUILD)/%_avx512.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vpopcntdq -mavx2 -mfma -mbmi -mbmi2 -mpopcnt \
+	-mprefer-vector-width=512
+$(BUILD)/%_avx512vbmi.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vpopcntdq -mavx2 -mfma -mbmi \
+	-mbmi2 -mpopcnt -mprefer-vector-width=512
+endif
+
+# Objects depend on the compiler and its flags: a change of either rebuilds.
+FLAGS_FILE := $(BUILD)/flags
+FLAGS_TEXT := $(CC) $(CFLAGS) $(LDFLAGS)
+ifneq ($(FLAGS_TEXT),$(shell cat $(FLAGS_FILE) 2>/dev/null))
+$(shell mkdir -p $(BUILD) && printf '%s' '$(FLAGS_TEXT)' > $(FLAGS_FILE))
+endif
+
+$(BUILD)/%.o: %.c $(FLAGS_FILE)
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CFLAGS) $(ISA_FLAGS) -c $< -o $@
+
+$(LIBHWGQ): $(call object,$(ENGINE_SRC))
+	$(call say,AR,$@)
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
+$(LIBMODELS): $(call object,$(MODELS_SRC))
+	$(call say,AR,$@)
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
+$(LIBSERVER): $(call object,$(SERVER_SRC))
+	$(call say,AR,$@)
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
+
+$(BUILD)/hwgqd: $(BUILD)/server/main.o $(LIBSERVER) $(LIBMODELS) $(LIBHWGQ)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(SERVER_LIBS) $(MODELS_LIBS) $(ENGINE_LIBS)
+$(BUILD)/hwgq: $(call object,$(TOOL_SRC)) $(LIBMODELS) $(LIBHWGQ)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(MODELS_LIBS) $(ENGINE_LIBS)
+$(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(call object,$(SUPPORT_SRC)) $(LIBSERVER) $(LIBMODELS) $(LIBHWGQ)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(SERVER_LIBS) $(MODELS_LIBS) $(ENGINE_LIBS) `pkg-config --libs check`
+$(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(call object,$(SUPPORT_SRC)) $(LIBSERVER) $(LIBMODELS) $(LIBHWGQ)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(SERVER_LIBS) $(MODELS_LIBS) $(ENGINE_LIBS) `pkg-config --libs check`
+$(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(LIBMODELS) $(LIBHWGQ)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(MODELS_LIBS) $(ENGINE_LIBS)
+
+-include $(shell test -d $(BUILD) && find $(BUILD) -name '*.d')
+
+asan:
+	$(MAKE) programs tests BUILD=build/asan SANITIZE=address,undefined CFLAGS='-O1 -g'
+tsan:
+	$(MAKE) programs tests BUILD=build/tsan SANITIZE=thread CFLAGS='-O1 -g'
+
+# ---- run and test ------------------------------------------------------------------------------------------------------
+run: deps
+	@$(MAKE) --no-print-directory programs
+	$(BUILD)/hwgqd --config config/hwgqd.json --listen $(HWGQ_LISTEN)
+
+test: test-deps
+	@./tests/run.sh
+
+bench:
+	$(MAKE) programs $(BENCH_BIN)
+	@./tests/bench/run.sh $(BUILD)
+
+test-container:
+	@./docker/test.sh
+
+# ---- install -----------------------------------------------------------------------------------------------------------
+install: programs
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib \
+	  $(DESTDIR)$(PREFIX)/share/hwgqd/config $(DESTDIR)$(PREFIX)/share/hwgqd/models/zoo
+	install -m 755 $(BUILD)/hwgqd $(BUILD)/hwgq $(DESTDIR)$(PREFIX)/bin
+	install -m 644 engine/hwgq.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 $(LIBHWGQ) $(DESTDIR)$(PREFIX)/lib
+	install -m 644 config/*.json config/prometheus.yml $(DESTDIR)$(PREFIX)/share/hwgqd/config
+	install -m 644 models/zoo/*.hwgq models/zoo/*.md $(DESTDIR)$(PREFIX)/share/hwgqd/models/zoo
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/hwgqd $(DESTDIR)$(PREFIX)/bin/hwgq $(DESTDIR)$(PREFIX)/include/hwgq.h \
+	  $(DESTDIR)$(PREFIX)/lib/libhwgq.a
+	rm -rf $(DESTDIR)$(PREFIX)/share/hwgqd
+
+format:
+	clang-format -i $$(git ls-files -co --exclude-standard '*.c' '*.h')
+
+clean:
+	rm -rf build

@@ -1,0 +1,49 @@
+#!/bin/sh
+# Installs the Debian packages that building (and, with `test`, testing) hwgqd needs and that are missing. Does nothing and needs
+# no network or root when all are there.
+#   usage: install-packages.sh GROUP...      groups: build test
+set -eu
+
+build="gcc make pkg-config libc6-dev libmicrohttpd-dev libjansson-dev libjpeg62-turbo-dev libxxhash-dev libarchive-dev libopenblas-dev"
+test="clang libclang-rt-14-dev clang-format check curl jq python3 dataset-fashion-mnist"
+
+wanted=
+for group in "$@"; do
+  case $group in
+  build) wanted="$wanted $build" ;;
+  test) wanted="$wanted $test" ;;
+  *)
+    echo "install-packages.sh: unknown group '$group' (build, test)" >&2
+    exit 2
+    ;;
+  esac
+done
+
+if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+  echo "This is not a Debian system: install the equivalents of these packages yourself, then run 'make' and 'make check':" >&2
+  for package in $wanted; do echo "  $package" >&2; done
+  exit 1
+fi
+
+missing=
+for package in $wanted; do
+  [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null)" = "ii " ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+echo "Installing missing Debian packages:$missing"
+sudo=
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null; then
+    echo "Not root and no sudo here. As root, run:  apt-get install --no-install-recommends$missing" >&2
+    exit 1
+  fi
+  sudo=sudo
+fi
+export DEBIAN_FRONTEND=noninteractive
+# The lists may be absent or old (fresh containers): try once with what is there, then refresh.
+# shellcheck disable=SC2086
+$sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1 || {
+  $sudo apt-get update -qq
+  $sudo apt-get install -y -qq --no-install-recommends $missing
+}

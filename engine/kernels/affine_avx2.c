@@ -1,0 +1,45 @@
+/* Affine steps and rounding to float32, four doubles at a time. The multiplication and the addition round separately, as in
+ * portable C. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "engine/kernels/kernels.h"
+
+static inline __m128 affine(const struct hwgq_affine_job *job, __m256d x, int lane) {
+  const double *factors = job->factors + lane;
+  for (int s = 0; s < job->steps; s++, factors += 2 * HWGQ_LANES) {
+    x = _mm256_add_pd(_mm256_mul_pd(_mm256_loadu_pd(factors), x), _mm256_loadu_pd(factors + HWGQ_LANES));
+    if (job->relu >> s & 1) x = _mm256_max_pd(x, _mm256_setzero_pd());
+  }
+  return _mm256_cvtpd_ps(x);
+}
+
+/* All ones in lanes that are valid. */
+static inline __m128i lane_mask(const struct hwgq_affine_job *job, int lane) {
+  return _mm_cmpgt_epi32(_mm_set1_epi32(job->lanes - lane), _mm_setr_epi32(0, 1, 2, 3));
+}
+
+void hwgq_affine_i32_avx2(const struct hwgq_affine_job *job) {
+  const int32_t *accumulators = job->accumulators;
+  float *output = job->output;
+  for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
+    for (int lane = 0; lane < job->lanes; lane += 4) {
+      const __m128i mask = lane_mask(job, lane);
+      const __m256d x = _mm256_cvtepi32_pd(_mm_maskload_epi32(accumulators + lane, mask));
+      _mm_maskstore_ps(output + lane, mask, affine(job, x, lane));
+    }
+  }
+}
+
+void hwgq_affine_f32_avx2(const struct hwgq_affine_job *job) {
+  const float *accumulators = job->accumulators;
+  float *output = job->output;
+  for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
+    for (int lane = 0; lane < job->lanes; lane += 4) {
+      const __m128i mask = lane_mask(job, lane);
+      const __m256d x = _mm256_cvtps_pd(_mm_maskload_ps(accumulators + lane, mask));
+      _mm_maskstore_ps(output + lane, mask, affine(job, x, lane));
+    }
+  }
+}
+#endif

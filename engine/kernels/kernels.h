@@ -1,0 +1,143 @@
+/* The kernels: everything whose speed matters, once per instruction set, behind one table of function pointers.
+ *
+ * Every table computes the same integers and, in float and double, the same operations in the same order: results are equal
+ * bit for bit. Kernels read and write plain arrays and know nothing of layers; the plan and the runner do.
+ *
+ * Layouts
+ *   float tensors   HWC: channels of a pixel are adjacent.
+ *   packed tensors  HWC in bits: a pixel has ceil(C / 32) words of 32 channels (channel c is bit c % 32 of word c / 32), and
+ * each word is stored as its planes, adjacent: uint32 index ((y * W + x) * words + word) * planes + plane. Bits of channels
+ * that do not exist are 0. What a plane is worth is the plan's business (struct plan_coding). blocks          Out channels are
+ * computed in blocks of HWGQ_LANES. Weights of a block: [kernel row][kernel column] [word or channel][lanes], lanes = 16 or 32.
+ * Accumulators of a block: [pixel][HWGQ_LANES]. */
+#ifndef HWGQ_KERNELS_H
+#define HWGQ_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { HWGQ_LANES = 32, HWGQ_MAX_PLANES = 4 };
+
+/* A convolution of one block of out channels over a rectangle of output pixels that share their valid kernel taps. All steps
+ * count 4-byte elements (uint32 words of bits, or floats). The taps of a pixel are rows x runs x length elements: `length`
+ * elements are contiguous in the input and in the weights (times lanes); a kernel row is one run unless groups cut it into one
+ * run per tap. Accumulation order: row, run, element. */
+struct hwgq_conv_job {
+  int lines, columns; /* of the rectangle */
+  const void *input;  /* first element of the first tap of the rectangle's first pixel */
+  size_t line_step, column_step;
+  int rows, runs, length;
+  size_t row_step, run_step;
+  const void *weights; /* first tap's */
+  size_t weight_row_step, weight_run_step;
+  int lanes;          /* 16 or 32 */
+  void *accumulators; /* of the first pixel; pixels of a line are HWGQ_LANES apart */
+  size_t accumulator_line_step;
+  /* Binary only: accumulator = (sum over planes of 2^plane * popcount(weights & plane) << shift) + base[lane] +
+   * correction[pixel]. */
+  int planes;     /* 1 to HWGQ_MAX_PLANES planes are summed, starting at `input` */
+  int plane_step; /* planes of the tensor: uint32 from one word to the next */
+  int shift;
+  const int32_t *base;
+  const int32_t *correction; /* of the first pixel; pixels of a line are adjacent */
+  size_t correction_line_step;
+};
+
+/* Weighted population counts of whole pixels: sums[i] = sum over words and planes of 2^plane * popcount(word & mask). */
+struct hwgq_sums_job {
+  const uint32_t *input;
+  size_t pixels, pixel_step;
+  int words, planes, plane_step;
+  const uint32_t *masks; /* [words] */
+  int32_t *sums;
+};
+
+/* Thresholds: a lane's level is the number of j with (accumulator >= thresholds[j][lane]) != negate; thresholds are ordered so
+ * that level >= j + 1 implies level >= j. Writes planes: binary digits of the level, or (thermometer) plane j = level > j. */
+struct hwgq_pack_job {
+  const void *accumulators;
+  size_t accumulator_step, pixels; /* elements from pixel to pixel */
+  const void *thresholds;          /* [levels][HWGQ_LANES] of the accumulators' type */
+  int levels, planes;
+  uint32_t negate, valid; /* bit per lane; lanes that are not valid are neither read nor set */
+  bool thermometer;
+  uint32_t *output; /* planes of this block's word in the first pixel */
+  size_t output_step;
+};
+
+/* y = a * x + b in double (two roundings), then max(y, 0) where bit s of relu is set, for each step s; the last y is rounded to
+ * float32. */
+struct hwgq_affine_job {
+  const void *accumulators;
+  size_t accumulator_step, pixels;
+  const double *factors; /* [steps][2][HWGQ_LANES]: a, then b */
+  int steps;
+  uint32_t relu;
+  int lanes; /* valid ones: 1 to HWGQ_LANES; others are neither read nor written */
+  float *output;
+  size_t output_step;
+};
+
+/* One row of max pooling over blocks of accumulators. Windows are cut at the borders. */
+struct hwgq_pool_job {
+  const void *accumulators; /* first of the window's lines */
+  size_t line_step;
+  int lines, columns; /* valid lines of the window; pixels in a line */
+  int output_columns, kernel, stride, pad;
+  void *output; /* [output_columns][HWGQ_LANES] */
+};
+
+/* Matrix times vector in float32: 16 partial sums over i % 16 by fused multiply-add, i rising, then halves are added: 8, 4,
+ * 2, 1. Rows of weights are padded with zeros to a multiple of 16, and so is the input by the kernel. */
+struct hwgq_linear_job {
+  const float *input;
+  size_t inputs, weight_step;
+  const float *weights;
+  size_t outputs;
+  float *output;
+};
+
+struct hwgq_kernels {
+  const char *name; /* "scalar", "avx2", "avx512" */
+  void (*bconv)(const struct hwgq_conv_job *job);
+  void (*fconv)(const struct hwgq_conv_job *job); /* float32 fused multiply-add, from 0 */
+  void (*sums)(const struct hwgq_sums_job *job);
+  void (*pack_i32)(const struct hwgq_pack_job *job);
+  void (*pack_f32)(const struct hwgq_pack_job *job);
+  void (*affine_i32)(const struct hwgq_affine_job *job);
+  void (*affine_f32)(const struct hwgq_affine_job *job);
+  void (*pool_i32)(const struct hwgq_pool_job *job);
+  void (*pool_f32)(const struct hwgq_pool_job *job);
+  void (*linear)(const struct hwgq_linear_job *job);
+};
+
+/* Kernel sets by index, best last; NULL at the end. */
+const struct hwgq_kernels *hwgq_kernels_get(int index);
+/* NULL for an unknown name. */
+const struct hwgq_kernels *hwgq_kernels_find(const char *name);
+/* Whether this CPU and operating system can run a set (cpu.c). */
+bool hwgq_kernels_supported(const struct hwgq_kernels *kernels);
+
+#define HWGQ_DECLARE_KERNELS(isa)                                                                                              \
+  void hwgq_bconv_popcount_##isa(const struct hwgq_conv_job *job);                                                             \
+  void hwgq_fconv_direct_##isa(const struct hwgq_conv_job *job);                                                               \
+  void hwgq_sums_##isa(const struct hwgq_sums_job *job);                                                                       \
+  void hwgq_pack_i32_##isa(const struct hwgq_pack_job *job);                                                                   \
+  void hwgq_pack_f32_##isa(const struct hwgq_pack_job *job);                                                                   \
+  void hwgq_affine_i32_##isa(const struct hwgq_affine_job *job);                                                               \
+  void hwgq_affine_f32_##isa(const struct hwgq_affine_job *job);                                                               \
+  void hwgq_pool_i32_##isa(const struct hwgq_pool_job *job);                                                                   \
+  void hwgq_pool_f32_##isa(const struct hwgq_pool_job *job);                                                                   \
+  void hwgq_linear_##isa(const struct hwgq_linear_job *job)
+
+/* The same for accumulators in double, on every CPU. */
+void hwgq_pack_f64(const struct hwgq_pack_job *job);
+void hwgq_affine_f64(const struct hwgq_affine_job *job);
+void hwgq_pool_f64(const struct hwgq_pool_job *job);
+
+HWGQ_DECLARE_KERNELS(scalar);
+HWGQ_DECLARE_KERNELS(avx2);
+HWGQ_DECLARE_KERNELS(avx512);
+
+#endif

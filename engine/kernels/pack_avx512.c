@@ -1,0 +1,88 @@
+/* Thresholds and packing for AVX-512: comparisons give masks. Two-bit levels, the common case, have their own loop. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "engine/kernels/planes.h"
+
+static inline uint32_t join(__mmask16 low, __mmask16 high) {
+  return (uint32_t)low | (uint32_t)high << 16;
+}
+
+static inline uint32_t reached_i32(__m512i low, __m512i high, const int32_t *thresholds) {
+  return join(_mm512_cmpge_epi32_mask(low, _mm512_loadu_si512(thresholds)),
+              _mm512_cmpge_epi32_mask(high, _mm512_loadu_si512(thresholds + 16)));
+}
+
+static inline uint32_t reached_f32(__m512 low, __m512 high, const float *thresholds) {
+  return join(_mm512_cmp_ps_mask(low, _mm512_loadu_ps(thresholds), _CMP_GE_OQ),
+              _mm512_cmp_ps_mask(high, _mm512_loadu_ps(thresholds + 16), _CMP_GE_OQ));
+}
+
+/* Digits of levels 0 to 3. Three masks are negated or none, so their exclusive or is, and so is the second. */
+static inline void write_u2(const struct hwgq_pack_job *job, uint32_t one, uint32_t two, uint32_t three, uint32_t *output) {
+  output[0] = (one ^ two ^ three ^ job->negate) & job->valid;
+  output[1] = (two ^ job->negate) & job->valid;
+}
+
+static void pack_u2_i32(const struct hwgq_pack_job *job) {
+  const struct hwgq_pack_job j = *job; /* stores to the output cannot change it */
+  const int32_t *accumulators = j.accumulators, *thresholds = j.thresholds;
+  const __mmask16 valid_low = (__mmask16)j.valid, valid_high = (__mmask16)(j.valid >> 16);
+  uint32_t *output = j.output;
+  for (size_t i = 0; i < j.pixels; i++, accumulators += j.accumulator_step, output += j.output_step) {
+    const __m512i low = _mm512_maskz_loadu_epi32(valid_low, accumulators);
+    const __m512i high = _mm512_maskz_loadu_epi32(valid_high, accumulators + 16);
+    write_u2(&j, reached_i32(low, high, thresholds), reached_i32(low, high, thresholds + HWGQ_LANES),
+             reached_i32(low, high, thresholds + 2 * HWGQ_LANES), output);
+  }
+}
+
+static void pack_u2_f32(const struct hwgq_pack_job *job) {
+  const struct hwgq_pack_job j = *job;
+  const float *accumulators = j.accumulators, *thresholds = j.thresholds;
+  const __mmask16 valid_low = (__mmask16)j.valid, valid_high = (__mmask16)(j.valid >> 16);
+  uint32_t *output = j.output;
+  for (size_t i = 0; i < j.pixels; i++, accumulators += j.accumulator_step, output += j.output_step) {
+    const __m512 low = _mm512_maskz_loadu_ps(valid_low, accumulators);
+    const __m512 high = _mm512_maskz_loadu_ps(valid_high, accumulators + 16);
+    write_u2(&j, reached_f32(low, high, thresholds), reached_f32(low, high, thresholds + HWGQ_LANES),
+             reached_f32(low, high, thresholds + 2 * HWGQ_LANES), output);
+  }
+}
+
+void hwgq_pack_i32_avx512(const struct hwgq_pack_job *job) {
+  if (job->levels == 3 && !job->thermometer) {
+    pack_u2_i32(job);
+    return;
+  }
+  const int32_t *accumulators = job->accumulators;
+  uint32_t *output = job->output;
+  for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
+    const __m512i low = _mm512_maskz_loadu_epi32((__mmask16)job->valid, accumulators);
+    const __m512i high = _mm512_maskz_loadu_epi32((__mmask16)(job->valid >> 16), accumulators + 16);
+    uint32_t masks[HWGQ_PACK_MAX_LEVELS];
+    for (int j = 0; j < job->levels; j++) {
+      masks[j] = (reached_i32(low, high, (const int32_t *)job->thresholds + (size_t)j * HWGQ_LANES) ^ job->negate) & job->valid;
+    }
+    hwgq_write_planes(job, masks, output);
+  }
+}
+
+void hwgq_pack_f32_avx512(const struct hwgq_pack_job *job) {
+  if (job->levels == 3 && !job->thermometer) {
+    pack_u2_f32(job);
+    return;
+  }
+  const float *accumulators = job->accumulators;
+  uint32_t *output = job->output;
+  for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
+    const __m512 low = _mm512_maskz_loadu_ps((__mmask16)job->valid, accumulators);
+    const __m512 high = _mm512_maskz_loadu_ps((__mmask16)(job->valid >> 16), accumulators + 16);
+    uint32_t masks[HWGQ_PACK_MAX_LEVELS];
+    for (int j = 0; j < job->levels; j++) {
+      masks[j] = (reached_f32(low, high, (const float *)job->thresholds + (size_t)j * HWGQ_LANES) ^ job->negate) & job->valid;
+    }
+    hwgq_write_planes(job, masks, output);
+  }
+}
+#endif

@@ -1,0 +1,11 @@
+/* Max pooling of accumulators. */
+#include "engine/kernels/kernels.h"
+
+#define POOL_NAME hwgq_pool_i32_scalar
+#define POOL_TYPE int32_t
+#include "engine/kernels/pool_body.h"
+#undef POOL_NAME
+#undef POOL_TYPE
+#define POOL_NAME hwgq_pool_f32_scalar
+#define POOL_TYPE float
+#include "engine/kernels/pool_body.h"

@@ -1,0 +1,32 @@
+/* The kernel sets, worst first. One object, compiled for the baseline: choosing a set must not need its instructions. */
+#include <string.h>
+
+#include "engine/kernels/kernels.h"
+
+#define TABLE(isa)                                                                                                             \
+  {                                                                                                                            \
+    .name = #isa, .bconv = hwgq_bconv_popcount_##isa, .fconv = hwgq_fconv_direct_##isa, .sums = hwgq_sums_##isa,               \
+    .pack_i32 = hwgq_pack_i32_##isa, .pack_f32 = hwgq_pack_f32_##isa, .affine_i32 = hwgq_affine_i32_##isa,                     \
+    .affine_f32 = hwgq_affine_f32_##isa, .pool_i32 = hwgq_pool_i32_##isa, .pool_f32 = hwgq_pool_f32_##isa,                     \
+    .linear = hwgq_linear_##isa,                                                                                               \
+  }
+
+static const struct hwgq_kernels tables[] = {
+    TABLE(scalar),
+#if defined(__x86_64__)
+    TABLE(avx2),
+    TABLE(avx512),
+#endif
+};
+
+const struct hwgq_kernels *hwgq_kernels_get(int index) {
+  if (index < 0 || (size_t)index >= sizeof tables / sizeof *tables) return NULL;
+  return &tables[index];
+}
+
+const struct hwgq_kernels *hwgq_kernels_find(const char *name) {
+  for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+    if (strcmp(tables[i].name, name) == 0) return &tables[i];
+  }
+  return NULL;
+}

@@ -1,0 +1,234 @@
+/* What a plan is made of: tensors with a place in the scratch memory, and stages that read and write them.
+ *
+ * plan.c        creates and describes plans
+ * plan_build.c  walks the network and decides which layers form a stage
+ * plan_conv.c   packs the weights of convolutions and linear layers
+ * plan_epilogue.c  folds what follows an accumulator
+ * plan_buffers.c   gives tensors their place
+ * run*.c        execute stages */
+#ifndef HWGQ_PLAN_H
+#define HWGQ_PLAN_H
+
+#include "engine/arena.h"
+#include "engine/fold.h"
+#include "engine/hwgq.h"
+#include "engine/kernels/kernels.h"
+
+/* ---- tensors ------------------------------------------------------------------------------------------------------------ */
+
+/* What the planes of a packed tensor are worth.
+ *   binary digits: value = unit * level, level = sum of 2^p * plane p   (uniform quantizers)
+ *   sign:          value = 2 * plane 0 - 1
+ *   thermometer:   plane j is set when level > j; value = sum of steps[j] * plane j, steps[j] = centers[j] - centers[j - 1] */
+struct plan_coding {
+  bool sign, thermometer;
+  int levels, planes;
+  double unit;                       /* 1 for sign and thermometer */
+  double steps[HWGQ_MAX_LEVELS];     /* thermometer */
+  float values[HWGQ_MAX_LEVELS + 1]; /* of each level */
+};
+
+enum plan_format { PLAN_FLOAT, PLAN_PACKED, PLAN_TEMPORARY };
+
+struct plan_tensor {
+  enum plan_format format;
+  struct hwgq_shape shape; /* as stored; a flatten layer's tensor may be its input's (same order, CHW) */
+  struct plan_coding coding;
+  size_t bytes, offset; /* in the scratch memory, 64-byte aligned */
+  int first, last;      /* stages during which it must exist */
+};
+
+static inline int plan_words(const struct plan_tensor *tensor) {
+  return (tensor->shape.channels + 31) / 32;
+}
+/* uint32 per pixel of a packed tensor */
+static inline size_t plan_pixel_words(const struct plan_tensor *tensor) {
+  return (size_t)plan_words(tensor) * (size_t)tensor->coding.planes;
+}
+static inline size_t plan_pixels(struct hwgq_shape shape) {
+  return (size_t)shape.height * (size_t)shape.width;
+}
+
+/* ---- stages ------------------------------------------------------------------------------------------------------------- */
+
+enum plan_type { PLAN_I32, PLAN_F32, PLAN_F64 };
+
+/* Up to HWGQ_LANES out channels that are computed together; a block never crosses a group. */
+struct plan_block {
+  int channel, count; /* first channel, channels */
+  int lanes;          /* of the weights: 16 or 32 */
+  int group;
+  size_t weights; /* element index of its weights */
+};
+
+/* What happens to accumulators, per block: thresholds and packing, or affine steps. */
+struct plan_epilogue {
+  bool pack;
+  enum plan_type type;
+  const struct plan_block *blocks;
+  int block_count;
+  /* pack */
+  int levels;
+  const void *thresholds; /* [block][levels][HWGQ_LANES] of `type` */
+  const uint32_t *negate; /* [block] */
+  double bound;           /* accumulators lie within -bound .. bound */
+  bool unaligned;         /* some block does not start at a word of the output: bits are or-ed in */
+  /* affine */
+  int steps;
+  uint32_t relu;
+  const double *factors; /* [block][steps][2][HWGQ_LANES] */
+};
+
+/* Consecutive output positions along one axis with the same valid kernel taps. */
+struct plan_segment {
+  int start, count; /* output positions */
+  int tap, taps;    /* first valid tap, number of valid taps */
+  int input;        /* input position of the first tap at `start` */
+};
+
+struct plan_window {
+  int kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
+};
+
+/* The words (binary) or channels (float) of a tap that a group uses. */
+struct plan_group {
+  int first, count;
+  const uint32_t *masks; /* binary: [count], the group's channels in each word */
+};
+
+/* A convolution, or a linear layer as a convolution whose kernel is its whole input. */
+struct plan_conv {
+  bool binary;
+  struct hwgq_shape in, out; /* out: before pooling */
+  struct plan_window window;
+  struct plan_segment *lines, *columns;
+  int line_segments, column_segments;
+  struct plan_group *groups;
+  int group_count;
+  struct plan_block *blocks;
+  int block_count;
+  const void *weights;     /* [block][kernel row][kernel column][word or channel][lanes] */
+  const int32_t *tap_sums; /* sign input: [block][kernel row][kernel column][HWGQ_LANES], sums of the +-1 weights */
+  bool pooled;
+  struct plan_window pool;
+  struct hwgq_shape final; /* after pooling */
+  int band;                /* rows of `final` that are computed at once */
+  int band_lines;          /* rows of `out` that this needs at most */
+};
+
+/* A float linear layer. */
+struct plan_linear {
+  size_t inputs, weight_step;
+  const float *weights; /* [out][weight_step], inputs in the tensor's order */
+};
+
+enum { PLAN_TEMPORARIES = 6 };
+enum { TEMP_ACCUMULATORS, TEMP_POOLED, TEMP_SUMS, TEMP_CORRECTIONS, TEMP_PLANE, TEMP_BITS };
+
+struct plan_frame; /* of one run */
+
+struct plan_stage {
+  const char *name, *kernel;
+  int last_layer;
+  uint64_t macs;
+  size_t weight_bytes;
+  void (*run)(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+  int input_count;
+  int inputs[HWGQ_MAX_INPUTS];
+  int output;
+  int temporaries[PLAN_TEMPORARIES]; /* tensors, -1: not used */
+  struct plan_conv conv;
+  struct plan_linear linear;
+  struct plan_epilogue epilogue;
+  struct plan_window window;           /* pooling */
+  float coefficients[HWGQ_MAX_INPUTS]; /* add */
+};
+
+struct hwgq_plan {
+  struct hwgq_arena arena; /* everything below except the two growing arrays */
+  const struct hwgq_kernels *kernels;
+  int stage_count, stage_capacity;
+  struct plan_stage *stages;
+  int tensor_count, tensor_capacity;
+  struct plan_tensor *tensors;
+  int layer_count;
+  int *layer_tensors; /* [layer_count]: -1 when folded into another stage */
+  char **layer_names;
+  struct hwgq_shape input;
+  int input_tensor, output_tensor, output_count;
+  float (*pixel_values)[256]; /* [input channels]: network input value of each pixel value */
+  bool keep_all_layers;
+  size_t scratch_bytes;
+};
+
+/* One run: its memory and its input (one of the two). */
+struct plan_frame {
+  uint8_t *scratch;
+  const uint8_t *pixels;
+  const float *input;
+};
+
+static inline void *plan_data(const struct hwgq_plan *plan, const struct plan_frame *frame, int tensor) {
+  return frame->scratch + plan->tensors[tensor].offset;
+}
+
+/* ---- building ----------------------------------------------------------------------------------------------------------- */
+
+struct plan_builder {
+  const struct hwgq_network *network;
+  struct hwgq_plan *plan;
+  struct hwgq_error *error;
+  int consumer_count[HWGQ_MAX_LAYERS]; /* uses of a layer's output */
+  int consumer[HWGQ_MAX_LAYERS];       /* the last one */
+  bool folded[HWGQ_MAX_LAYERS];        /* already part of a stage */
+  int *float_version;                  /* [tensor capacity]: tensor with the same values as floats, 0 for none */
+};
+
+enum hwgq_status plan_out_of_memory(const struct plan_builder *builder);
+/* Appends a tensor; its bytes follow from format and shape (PLAN_TEMPORARY: `bytes`). */
+enum hwgq_status plan_add_tensor(struct plan_builder *builder, enum plan_format format, struct hwgq_shape shape,
+                                 const struct plan_coding *coding, size_t bytes, int *tensor);
+/* Appends a zeroed stage. The pointer is good until the next stage is added. */
+enum hwgq_status plan_add_stage(struct plan_builder *builder, struct plan_stage **stage);
+enum hwgq_status plan_build(struct plan_builder *builder);
+/* plan_conv.c: fills stage->conv or stage->linear from a layer and its input tensor. `flip` [out_channels]: channels whose
+ * weights change sign. */
+enum hwgq_status plan_pack_conv(struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *layer,
+                                const struct plan_tensor *input, const struct hwgq_layer *pool, const bool *flip);
+enum hwgq_status plan_pack_linear(struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *layer,
+                                  const struct plan_tensor *input);
+enum hwgq_status plan_make_blocks(struct plan_builder *builder, int channels, int groups, size_t lane_elements,
+                                  struct plan_block **blocks, int *count);
+/* plan_epilogue.c */
+void plan_coding_of(const struct hwgq_layer *quantize, struct plan_coding *coding);
+enum hwgq_status plan_fold(struct plan_builder *builder, struct plan_epilogue *epilogue, const struct hwgq_chain *chain,
+                           const struct hwgq_layer *quantize, const bool *flip, int32_t bound);
+/* plan_buffers.c */
+enum hwgq_status plan_place_buffers(struct plan_builder *builder);
+
+/* ---- running ------------------------------------------------------------------------------------------------------------ */
+
+void run_input(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+void run_conv(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+void run_linear(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+void run_chain(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+void run_unpack(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+void run_max_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+void run_avg_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+void run_add(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+void run_concat(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+void run_flatten(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+void run_softmax(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+void run_packed_max_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+void run_packed_concat(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+void run_packed_flatten(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+
+/* Applies an epilogue to `pixels` pixels of one block, of which the first is pixel `first` of the output tensor. `bits`: memory
+ * for unaligned blocks, planes * pixels words. */
+void run_epilogue(const struct hwgq_plan *plan, const struct plan_epilogue *epilogue, int block, const void *accumulators,
+                  size_t accumulator_step, size_t pixels, const struct plan_tensor *output, void *data, size_t first,
+                  uint32_t *bits);
+/* Values of a tensor as CHW floats. */
+void run_unpack_chw(const struct plan_tensor *tensor, const void *data, float *values);
+
+#endif

@@ -1,0 +1,245 @@
+/* Weights of convolutions and linear layers, in the order in which the kernels read them. */
+#include <string.h>
+
+#include "engine/parameters.h"
+#include "engine/plan.h"
+
+enum { BAND_PIXELS = 192 }; /* accumulators of a band: 24 KB at most, unless a row is longer */
+
+/* ---- blocks ------------------------------------------------------------------------------------------------------------- */
+
+/* Blocks of every group's out channels; a last block of at most 16 channels has 16 lanes. lane_elements: weight elements per
+ * lane (0: no weights). */
+enum hwgq_status plan_make_blocks(struct plan_builder *builder, int channels, int groups, size_t lane_elements,
+                                  struct plan_block **blocks, int *count) {
+  const int per_group = channels / groups;
+  const int blocks_per_group = (per_group + HWGQ_LANES - 1) / HWGQ_LANES;
+  *count = blocks_per_group * groups;
+  *blocks = hwgq_arena_allocate(&builder->plan->arena, (size_t)*count, sizeof **blocks);
+  if (!*blocks) return plan_out_of_memory(builder);
+  size_t weights = 0;
+  for (int b = 0; b < *count; b++) {
+    const int done = b % blocks_per_group * HWGQ_LANES;
+    const int left = per_group - done < HWGQ_LANES ? per_group - done : HWGQ_LANES;
+    const int lanes = left <= HWGQ_LANES / 2 ? HWGQ_LANES / 2 : HWGQ_LANES;
+    (*blocks)[b] = (struct plan_block){.channel = b / blocks_per_group * per_group + done,
+                                       .count = left,
+                                       .lanes = lanes,
+                                       .group = b / blocks_per_group,
+                                       .weights = weights};
+    weights += lane_elements * (size_t)lanes;
+  }
+  return HWGQ_OK;
+}
+
+/* ---- geometry ----------------------------------------------------------------------------------------------------------- */
+
+static enum hwgq_status make_segments(struct plan_builder *builder, int out, int in, int kernel, int stride, int pad,
+                                      struct plan_segment **segments, int *count) {
+  *segments = hwgq_arena_allocate(&builder->plan->arena, (size_t)out, sizeof **segments);
+  if (!*segments) return plan_out_of_memory(builder);
+  *count = 0;
+  for (int position = 0; position < out; position++) {
+    const int start = position * stride - pad;
+    const int first = start < 0 ? -start : 0;
+    const int last = start + kernel > in ? in - start : kernel;
+    const bool any = last > first;
+    const struct plan_segment segment = {.start = position,
+                                         .count = 1,
+                                         .tap = any ? first : 0,
+                                         .taps = any ? last - first : 0,
+                                         .input = any ? start + first : 0};
+    struct plan_segment *previous = *count > 0 ? &(*segments)[*count - 1] : NULL;
+    if (previous && previous->tap == segment.tap && previous->taps == segment.taps) {
+      previous->count++;
+    } else {
+      (*segments)[(*count)++] = segment;
+    }
+  }
+  return HWGQ_OK;
+}
+
+static enum hwgq_status make_groups(struct plan_builder *builder, struct plan_conv *conv, int groups) {
+  const int channels = conv->in.channels / groups;
+  conv->group_count = groups;
+  conv->groups = hwgq_arena_allocate(&builder->plan->arena, (size_t)groups, sizeof *conv->groups);
+  if (!conv->groups) return plan_out_of_memory(builder);
+  for (int g = 0; g < groups; g++) {
+    const int begin = g * channels, end = begin + channels;
+    struct plan_group *group = &conv->groups[g];
+    if (!conv->binary) {
+      *group = (struct plan_group){.first = begin, .count = channels};
+      continue;
+    }
+    *group = (struct plan_group){.first = begin / 32, .count = (end - 1) / 32 + 1 - begin / 32};
+    uint32_t *masks = hwgq_arena_allocate(&builder->plan->arena, (size_t)group->count, sizeof *masks);
+    if (!masks) return plan_out_of_memory(builder);
+    for (int c = begin; c < end; c++) masks[c / 32 - group->first] |= 1u << (c % 32);
+    group->masks = masks;
+  }
+  return HWGQ_OK;
+}
+
+/* How many final rows are computed at once. */
+static void choose_band(struct plan_conv *conv) {
+  const int lines = BAND_PIXELS / conv->out.width > 1 ? BAND_PIXELS / conv->out.width : 1;
+  if (!conv->pooled) {
+    conv->band = lines < conv->out.height ? lines : conv->out.height;
+    conv->band_lines = conv->band;
+    return;
+  }
+  const int more = (lines - conv->pool.kernel_height) / conv->pool.stride_height;
+  conv->band = more > 0 ? more + 1 : 1;
+  if (conv->band > conv->final.height) conv->band = conv->final.height;
+  conv->band_lines = (conv->band - 1) * conv->pool.stride_height + conv->pool.kernel_height;
+}
+
+static enum hwgq_status set_geometry(struct plan_builder *builder, struct plan_conv *conv, const struct hwgq_layer *layer,
+                                     const struct plan_tensor *input, const struct hwgq_layer *pool) {
+  conv->in = input->shape;
+  conv->out = layer->output;
+  if (layer->op == HWGQ_LINEAR) {
+    conv->window = (struct plan_window){input->shape.height, input->shape.width, 1, 1, 0, 0};
+  } else {
+    conv->window = (struct plan_window){layer->kernel_height, layer->kernel_width, layer->stride_height,
+                                        layer->stride_width,  layer->pad_height,   layer->pad_width};
+  }
+  conv->final = conv->out;
+  if (pool) {
+    conv->pooled = true;
+    conv->final = pool->output;
+    conv->pool = (struct plan_window){pool->kernel_height, pool->kernel_width, pool->stride_height,
+                                      pool->stride_width,  pool->pad_height,   pool->pad_width};
+  }
+  choose_band(conv);
+  const struct plan_window *w = &conv->window;
+  enum hwgq_status status = make_segments(builder, conv->out.height, conv->in.height, w->kernel_height, w->stride_height,
+                                          w->pad_height, &conv->lines, &conv->line_segments);
+  if (status) return status;
+  return make_segments(builder, conv->out.width, conv->in.width, w->kernel_width, w->stride_width, w->pad_width, &conv->columns,
+                       &conv->column_segments);
+}
+
+/* ---- weights ------------------------------------------------------------------------------------------------------------ */
+
+/* +1 or -1, or the float weight, of input channel c (within the group) at tap t = row * kernel_width + column. */
+static float weight_at(const struct hwgq_layer *layer, size_t fan_in, size_t taps, size_t out, size_t c, size_t t) {
+  const size_t index = c * taps + t;
+  if (!layer->binary) return layer->weight[out * fan_in + index];
+  const uint8_t *bits = layer->weight_bits + out * ((fan_in + 7) / 8);
+  return bits[index / 8] >> (index % 8) & 1 ? 1.0f : -1.0f;
+}
+
+struct packing {
+  const struct plan_conv *conv;
+  const struct hwgq_layer *layer;
+  const bool *flip;
+  size_t fan_in, taps, channels; /* channels of a group's input */
+};
+
+static float flipped_weight(const struct packing *packing, int out, size_t c, size_t tap) {
+  const float w = weight_at(packing->layer, packing->fan_in, packing->taps, (size_t)out, c, tap);
+  return packing->flip && packing->flip[out] ? -w : w;
+}
+
+static void pack_bits(const struct packing *packing, const struct plan_block *block, uint32_t *weights, int32_t *tap_sums) {
+  const struct plan_group *group = &packing->conv->groups[block->group];
+  const size_t begin = (size_t)block->group * packing->channels, lanes = (size_t)block->lanes;
+  for (size_t tap = 0; tap < packing->taps; tap++) {
+    uint32_t *words = weights + tap * (size_t)group->count * lanes;
+    for (int lane = 0; lane < block->count; lane++) {
+      int32_t sum = 0;
+      for (size_t c = 0; c < packing->channels; c++) {
+        const bool positive = flipped_weight(packing, block->channel + lane, c, tap) > 0;
+        const size_t word = (begin + c) / 32 - (size_t)group->first;
+        words[word * lanes + (size_t)lane] |= (uint32_t)positive << ((begin + c) % 32);
+        sum += positive ? 1 : -1;
+      }
+      if (tap_sums) tap_sums[tap * HWGQ_LANES + (size_t)lane] = sum;
+    }
+  }
+}
+
+static void pack_floats(const struct packing *packing, const struct plan_block *block, float *weights) {
+  const size_t lanes = (size_t)block->lanes;
+  for (size_t tap = 0; tap < packing->taps; tap++) {
+    for (size_t c = 0; c < packing->channels; c++) {
+      for (int lane = 0; lane < block->count; lane++) {
+        weights[(tap * packing->channels + c) * lanes + (size_t)lane] = flipped_weight(packing, block->channel + lane, c, tap);
+      }
+    }
+  }
+}
+
+/* Groups may use different numbers of words: offsets of the blocks' weights, and their total in elements. */
+static size_t set_weight_offsets(struct plan_conv *conv, size_t taps) {
+  size_t total = 0;
+  for (int b = 0; b < conv->block_count; b++) {
+    struct plan_block *block = &conv->blocks[b];
+    block->weights = total;
+    total += taps * (size_t)conv->groups[block->group].count * (size_t)block->lanes;
+  }
+  return total;
+}
+
+enum hwgq_status plan_pack_conv(struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *layer,
+                                const struct plan_tensor *input, const struct hwgq_layer *pool, const bool *flip) {
+  struct plan_conv *conv = &stage->conv;
+  struct hwgq_arena *arena = &builder->plan->arena;
+  const int groups = layer->op == HWGQ_LINEAR ? 1 : layer->groups;
+  conv->binary = input->format == PLAN_PACKED;
+  enum hwgq_status status = set_geometry(builder, conv, layer, input, pool);
+  if (!status) status = make_groups(builder, conv, groups);
+  if (!status) status = plan_make_blocks(builder, layer->out_channels, groups, 0, &conv->blocks, &conv->block_count);
+  if (status) return status;
+  const size_t taps = (size_t)conv->window.kernel_height * (size_t)conv->window.kernel_width;
+  const size_t elements = set_weight_offsets(conv, taps);
+  void *weights = hwgq_arena_allocate(arena, elements, sizeof(uint32_t));
+  int32_t *tap_sums = NULL;
+  if (conv->binary && input->coding.sign) {
+    tap_sums = hwgq_arena_allocate(arena, (size_t)conv->block_count * taps, HWGQ_LANES * sizeof *tap_sums);
+    if (!tap_sums) return plan_out_of_memory(builder);
+  }
+  if (!weights) return plan_out_of_memory(builder);
+  const struct packing packing = {
+      conv, layer, flip, (size_t)hwgq_layer_fan_in(builder->network, layer), taps, (size_t)(conv->in.channels / groups)};
+  for (int b = 0; b < conv->block_count; b++) {
+    const struct plan_block *block = &conv->blocks[b];
+    if (conv->binary) {
+      pack_bits(&packing, block, (uint32_t *)weights + block->weights,
+                tap_sums ? tap_sums + (size_t)b * taps * HWGQ_LANES : NULL);
+    } else {
+      pack_floats(&packing, block, (float *)weights + block->weights);
+    }
+  }
+  conv->weights = weights;
+  conv->tap_sums = tap_sums;
+  stage->weight_bytes = elements * sizeof(uint32_t);
+  stage->epilogue.blocks = conv->blocks;
+  stage->epilogue.block_count = conv->block_count;
+  return HWGQ_OK;
+}
+
+enum hwgq_status plan_pack_linear(struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *layer,
+                                  const struct plan_tensor *input) {
+  struct plan_linear *linear = &stage->linear;
+  const size_t pixels = plan_pixels(input->shape), channels = (size_t)input->shape.channels;
+  linear->inputs = pixels * channels;
+  linear->weight_step = (linear->inputs + 15) / 16 * 16;
+  float *weights =
+      hwgq_arena_allocate(&builder->plan->arena, (size_t)layer->out_channels * linear->weight_step, sizeof *weights);
+  if (!weights) return plan_out_of_memory(builder);
+  for (size_t out = 0; out < (size_t)layer->out_channels; out++) {
+    for (size_t pixel = 0; pixel < pixels; pixel++) {
+      for (size_t c = 0; c < channels; c++) {
+        weights[out * linear->weight_step + pixel * channels + c] = weight_at(layer, linear->inputs, pixels, out, c, pixel);
+      }
+    }
+  }
+  linear->weights = weights;
+  stage->weight_bytes = (size_t)layer->out_channels * linear->weight_step * sizeof *weights;
+  struct plan_block *blocks;
+  enum hwgq_status status = plan_make_blocks(builder, layer->out_channels, 1, 0, &blocks, &stage->epilogue.block_count);
+  stage->epilogue.blocks = blocks;
+  return status;
+}

@@ -1,0 +1,332 @@
+/* `hwgq bench`: how long each stage of a network takes on one core. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "models/classify/text.h"
+#include "models/networks/networks.h"
+#include "models/tool/tool.h"
+
+struct options {
+  const char *model, *network, *cpu;
+  double width;
+  int input, classes, runs;
+  bool json;
+};
+
+/* ---- random parameters ------------------------------------------------------------------------------------------------------
+ */
+
+static uint64_t next_random(uint64_t *state) {
+  uint64_t z = *state += 0x9e3779b97f4a7c15u;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+/* A layer's weights. Returns nothing that depends on time: the same network every time. */
+static void fill_weights(const struct hwgq_network *network, struct hwgq_layer *layer, uint64_t *state) {
+  const size_t fan_in =
+      (size_t)(hwgq_layer_macs(network, layer) /
+               ((uint64_t)layer->output.channels * (uint64_t)layer->output.height * (uint64_t)layer->output.width));
+  const size_t row = (fan_in + 7) / 8;
+  for (size_t o = 0; o < (size_t)layer->out_channels; o++) {
+    for (size_t i = 0; i < fan_in; i++) {
+      const uint64_t random = next_random(state);
+      if (layer->binary) {
+        layer->weight_bits[o * row + i / 8] |= (uint8_t)((random & 1) << (i % 8));
+      } else {
+        layer->weight[o * fan_in + i] = (float)(((double)(random >> 11) * 0x1p-52 - 1) * sqrt(3.0 / (double)fan_in));
+      }
+    }
+    if (layer->has_alpha) layer->alpha[o] = (float)(1 / sqrt((double)fan_in));
+  }
+}
+
+/* Batch norms get the moments of what comes in: with alpha = 1 / sqrt(fan_in) and 2-bit levels in their usual proportions, mean
+ * square activations are about 0.47, half of it left when the mean is taken out. */
+static void fill_parameters(struct hwgq_network *network) {
+  uint64_t state = 1;
+  for (int i = 0; i < network->layer_count; i++) {
+    struct hwgq_layer *layer = &network->layers[i];
+    if (layer->op == HWGQ_CONV2D || layer->op == HWGQ_LINEAR) fill_weights(network, layer, &state);
+    if (layer->op != HWGQ_BATCH_NORM) continue;
+    for (int c = 0; c < layer->output.channels; c++) layer->variance[c] = 0.47f;
+  }
+}
+
+static enum hwgq_status random_model(const struct options *options, struct hwgq_network **network,
+                                     struct hwgq_preprocess *preprocess, struct hwgq_error *error) {
+  const bool gray = strcmp(options->network, "lenet") == 0;
+  const int size = options->input ? options->input : gray ? 28 : 32;
+  struct hwgq_quantizer quantizer;
+  enum hwgq_status status = hwgq_quantizer_design(3, true, false, &quantizer, error);
+  if (status) return status;
+  status = networks_build(options->network, (struct hwgq_shape){gray ? 1 : 3, size, size}, options->classes, options->width,
+                          &quantizer, network, error);
+  if (status) return status;
+  fill_parameters(*network);
+  *preprocess = (struct hwgq_preprocess){.mean = {127.5f, 127.5f, 127.5f}, .scale = {0.015625f, 0.015625f, 0.015625f}};
+  return HWGQ_OK;
+}
+
+/* ---- measuring
+ * --------------------------------------------------------------------------------------------------------------- */
+
+static double seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* Core clock in Hz by dependent 64-bit multiplications, three cycles each on every x86-64 of the last decade; the fastest of
+ * several tries, as a pause can only make one slower. 0 on other architectures, where the latency differs. */
+static double core_clock(void) {
+#if defined(__x86_64__)
+  enum { COUNT = 300000, TRIES = 8 };
+  double best = 0;
+  for (int t = 0; t < TRIES; t++) {
+    uint64_t x = 3;
+    const double start = seconds();
+    for (int i = 0; i < COUNT; i++) {
+      x *= 0x9e3779b97f4a7c15u;
+      __asm__ volatile("" : "+r"(x)); /* the loop must run as written */
+    }
+    const double hertz = 3.0 * COUNT / (seconds() - start);
+    if (hertz > best) best = hertz;
+  }
+  return best;
+#else
+  return 0;
+#endif
+}
+
+static void cpu_model(char name[128]) {
+  snprintf(name, 128, "unknown CPU");
+  FILE *file = fopen("/proc/cpuinfo", "r");
+  if (!file) return;
+  char line[256];
+  while (fgets(line, sizeof line, file)) {
+    char *colon = strchr(line, ':');
+    if (strncmp(line, "model name", 10) != 0 || !colon) continue;
+    line[strcspn(line, "\n")] = '\0';
+    snprintf(name, 128, "%.120s", colon + 1 + strspn(colon + 1, " "));
+    break;
+  }
+  fclose(file);
+}
+
+struct spread {
+  double median, least, most; /* microseconds */
+};
+
+static int ascending(const void *a, const void *b) {
+  const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+  return x < y ? -1 : x > y;
+}
+
+static struct spread spread_of(uint64_t *nanoseconds, int count) {
+  qsort(nanoseconds, (size_t)count, sizeof *nanoseconds, ascending);
+  return (struct spread){(double)nanoseconds[count / 2] / 1e3, (double)nanoseconds[0] / 1e3,
+                         (double)nanoseconds[count - 1] / 1e3};
+}
+
+struct measurement {
+  char cpu[128];
+  double hertz;
+  int stages, runs;
+  struct spread *stage; /* [stages], then the total */
+};
+
+/* One timed run after another; every stage's times, and their sum, become spreads. */
+static bool measure(const struct hwgq_plan *plan, size_t pixel_count, int runs, struct measurement *m) {
+  const size_t stages = (size_t)hwgq_plan_stage_count(plan), columns = stages + 1, rows = (size_t)runs;
+  uint64_t *times = calloc(columns * rows, sizeof *times), *one = calloc(stages, sizeof *one);
+  void *scratch = aligned_alloc(64, hwgq_plan_scratch_bytes(plan));
+  float *scores = calloc((size_t)hwgq_plan_output_count(plan), sizeof *scores);
+  uint8_t *pixels = malloc(pixel_count);
+  m->stage = calloc(columns, sizeof *m->stage);
+  m->stages = (int)stages;
+  m->runs = runs;
+  const bool ready = times && one && scratch && scores && pixels && m->stage;
+  if (ready) {
+    uint64_t state = 2;
+    for (size_t i = 0; i < pixel_count; i++) pixels[i] = (uint8_t)next_random(&state);
+    const int warm_up = runs / 10 + 3;
+    m->hertz = core_clock();
+    for (int run = -warm_up; run < runs; run++) {
+      hwgq_run_profiled(plan, scratch, pixels, scores, one);
+      if (run < 0) continue;
+      uint64_t total = 0;
+      for (size_t s = 0; s < stages; s++) {
+        times[s * rows + (size_t)run] = one[s];
+        total += one[s];
+      }
+      times[stages * rows + (size_t)run] = total;
+    }
+    m->hertz = fmax(m->hertz, core_clock());
+    for (size_t s = 0; s < columns; s++) m->stage[s] = spread_of(times + s * rows, runs);
+  }
+  free(pixels);
+  free(scores);
+  free(scratch);
+  free(one);
+  free(times);
+  return ready;
+}
+
+static double macs_per_cycle(const struct measurement *m, uint64_t macs, const struct spread *spread) {
+  return m->hertz > 0 && spread->median > 0 ? (double)macs / (spread->median * 1e-6 * m->hertz) : 0;
+}
+
+/* ---- printing
+ * ---------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t total_macs(const struct hwgq_plan *plan) {
+  uint64_t macs = 0;
+  for (int s = 0; s < hwgq_plan_stage_count(plan); s++) macs += hwgq_plan_stage(plan, s).macs;
+  return macs;
+}
+
+static bool is_noisy(const struct spread *total) {
+  return total->median > 1.1 * total->least;
+}
+
+static void table_row(struct text *out, const char *name, const char *kernel, uint64_t macs, const struct spread *spread,
+                      double rate) {
+  text_printf(out, "%-20.20s %-28.28s %12llu %10.1f %10.1f %10.1f", name, kernel, (unsigned long long)macs, spread->median,
+              spread->least, spread->most);
+  if (rate > 0) text_printf(out, " %10.1f", rate);
+  text_puts(out, "\n");
+}
+
+static void write_table(struct text *out, const char *what, const struct hwgq_plan *plan, const struct measurement *m) {
+  const struct spread *total = &m->stage[m->stages];
+  text_printf(out, "%s\n%s, %.2f GHz measured, kernel set %s, one core, one image at a time, %d runs\n\n", what, m->cpu,
+              m->hertz / 1e9, hwgq_plan_cpu(plan), m->runs);
+  text_printf(out, "%-20s %-28s %12s %10s %10s %10s %10s\n", "stage", "kernel", "MACs", "us median", "min", "max",
+              "MACs/cycle");
+  for (int s = 0; s < m->stages; s++) {
+    const struct hwgq_stage_info info = hwgq_plan_stage(plan, s);
+    table_row(out, info.name, info.kernel, info.macs, &m->stage[s], macs_per_cycle(m, info.macs, &m->stage[s]));
+  }
+  table_row(out, "total", "", total_macs(plan), total, macs_per_cycle(m, total_macs(plan), total));
+  text_printf(out, "\nplan (weights, thresholds) %.0f kB, scratch memory of a run %.0f kB\n",
+              (double)hwgq_plan_bytes(plan) / 1e3, (double)hwgq_plan_scratch_bytes(plan) / 1e3);
+  if (is_noisy(total)) {
+    text_printf(out, "warning: the median run took %.0f %% longer than the fastest; something else uses this machine\n",
+                100 * (total->median / total->least - 1));
+  }
+}
+
+static void json_spread(struct text *out, uint64_t macs, const struct measurement *m, const struct spread *spread) {
+  text_printf(out, "\"macs\":%llu,\"us\":{\"median\":%.3f,\"min\":%.3f,\"max\":%.3f},\"macs_per_cycle\":%.2f",
+              (unsigned long long)macs, spread->median, spread->least, spread->most, macs_per_cycle(m, macs, spread));
+}
+
+static void write_json(struct text *out, const char *what, const struct hwgq_plan *plan, const struct measurement *m) {
+  const struct spread *total = &m->stage[m->stages];
+  text_puts(out, "{\"network\":");
+  text_json_string(out, what);
+  text_puts(out, ",\"cpu\":");
+  text_json_string(out, m->cpu);
+  text_printf(out, ",\"clock_ghz\":%.3f,\"kernels\":\"%s\",\"threads\":1,\"batch\":1,\"runs\":%d,\"noisy\":%s,\"stages\":[",
+              m->hertz / 1e9, hwgq_plan_cpu(plan), m->runs, is_noisy(total) ? "true" : "false");
+  for (int s = 0; s < m->stages; s++) {
+    const struct hwgq_stage_info info = hwgq_plan_stage(plan, s);
+    text_puts(out, s ? ",{\"name\":" : "{\"name\":");
+    text_json_string(out, info.name);
+    text_puts(out, ",\"kernel\":");
+    text_json_string(out, info.kernel);
+    text_puts(out, ",");
+    json_spread(out, info.macs, m, &m->stage[s]);
+    text_printf(out, ",\"weight_bytes\":%zu,\"input_bytes\":%zu,\"output_bytes\":%zu}", info.weight_bytes, info.input_bytes,
+                info.output_bytes);
+  }
+  text_puts(out, "],\"total\":{");
+  json_spread(out, total_macs(plan), m, total);
+  text_printf(out, "},\"plan_bytes\":%zu,\"scratch_bytes\":%zu}\n", hwgq_plan_bytes(plan), hwgq_plan_scratch_bytes(plan));
+}
+
+/* ---- the command
+ * -------------------------------------------------------------------------------------------------------------- */
+
+static enum hwgq_status bench(const struct options *options, const char *what, const struct hwgq_network *network,
+                              const struct hwgq_preprocess *preprocess, struct hwgq_error *error) {
+  struct hwgq_plan *plan;
+  struct measurement m = {.hertz = 0};
+  struct text out = {NULL, 0, 0, false};
+  enum hwgq_status status =
+      hwgq_plan_create(network, preprocess, &(struct hwgq_plan_options){.cpu = options->cpu}, &plan, error);
+  if (status) return status;
+  const struct hwgq_shape in = network->input;
+  cpu_model(m.cpu);
+  if (measure(plan, (size_t)in.channels * (size_t)in.height * (size_t)in.width, options->runs, &m)) {
+    if (options->json) {
+      write_json(&out, what, plan, &m);
+    } else {
+      write_table(&out, what, plan, &m);
+    }
+  } else {
+    out.failed = true;
+  }
+  if (out.failed) {
+    status = hwgq_fail(error, HWGQ_ERROR_MEMORY, "bench: out of memory; try fewer runs than %d", options->runs);
+  } else {
+    fputs(out.data, stdout);
+  }
+  text_release(&out);
+  free(m.stage);
+  hwgq_plan_destroy(plan);
+  return status;
+}
+
+/* A model file, or a network of random weights. */
+static enum hwgq_status bench_options(const struct options *options, struct hwgq_error *error) {
+  enum hwgq_status status;
+  if (options->model) {
+    struct hwgq_model *model = NULL;
+    status = hwgq_model_read(options->model, &model, error);
+    if (!status) status = bench(options, options->model, model->network, &model->preprocess, error);
+    hwgq_model_destroy(model);
+    return status;
+  }
+  struct hwgq_network *network = NULL;
+  struct hwgq_preprocess preprocess;
+  char what[96];
+  snprintf(what, sizeof what, "%.40s, width %g, random weights", options->network, options->width);
+  status = random_model(options, &network, &preprocess, error);
+  if (!status) status = bench(options, what, network, &preprocess, error);
+  hwgq_network_destroy(network);
+  return status;
+}
+
+int command_bench(int argc, char **argv) {
+  struct options options = {.width = 1, .classes = 10, .runs = 200};
+  struct hwgq_error error;
+  const struct option_spec specs[] = {
+      {"network", OPTION_TEXT, &options.network, "NAME", "vgg-small or lenet with random weights, instead of a file", 0, 0},
+      {"width", OPTION_NUMBER, &options.width, "X", "factor on the network's channel counts (default 1)", 0.01, 64},
+      {"input", OPTION_INT, &options.input, "SIZE", "height and width of its input (default 32; lenet 28)", 1, 4096},
+      {"classes", OPTION_INT, &options.classes, "N", "its classes (default 10)", 1, HWGQ_MAX_CLASSES},
+      {"cpu", OPTION_TEXT, &options.cpu, "NAME", "kernel set: scalar, avx2, avx512 (default: HWGQ_CPU, else the best)", 0, 0},
+      {"runs", OPTION_INT, &options.runs, "N", "timed runs (default 200)", 1, 1000000},
+      {"json", OPTION_FLAG, &options.json, NULL, "print JSON", 0, 0},
+      {NULL, OPTION_FLAG, NULL, NULL, NULL, 0, 0}};
+  const struct command_usage usage = {
+      .name = "bench",
+      .operands = "MODEL | --network NAME",
+      .summary = "Times every stage of a network, one image at a time on one core.",
+      .notes =
+          "Multiply-accumulates (MACs) count padded taps, as usual, also where they are skipped. Rates are per core cycle.",
+      .max_operands = 1};
+  const int code = options_parse(&usage, specs, &argc, argv);
+  if (code >= 0) return code;
+  if (argc > 0) options.model = argv[0];
+  if ((options.model != NULL) == (options.network != NULL)) {
+    return tool_usage(&usage, "name one model file, or a network with --network");
+  }
+  return bench_options(&options, &error) ? tool_failed(&usage, &error) : EXIT_OK;
+}

@@ -1,0 +1,18 @@
+/* What the kinds of `hwgq import` share. Internal to models/tool. */
+#ifndef TOOL_IMPORT_H
+#define TOOL_IMPORT_H
+
+#include "models/tool/tool.h"
+
+/* `hwgq import safetensors ...`; argv[0] is "safetensors". */
+int import_command_safetensors(int argc, char **argv);
+
+/* Labels, one a line. Both results are malloc'ed; the array points into the text. */
+enum hwgq_status import_read_labels(const char *path, char **text, const char ***labels, int *count, struct hwgq_error *error);
+/* A note on standard error; for import_options.note. */
+void import_print_note(void *context, const char *text);
+void import_print_summary(const struct hwgq_model *model, const char *path);
+/* -o is the short form of --output. */
+void import_expand_short_option(int argc, char **argv);
+
+#endif

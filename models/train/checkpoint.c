@@ -1,0 +1,272 @@
+#include "models/train/checkpoint.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/json.h"
+#include "engine/safetensors.h"
+#include "engine/storage.h"
+
+static const char format[] = "hwgq training checkpoint 1";
+
+#define CHECKPOINT_MAX_BYTES ((uint64_t)8 << 30)
+
+enum { NAME_BYTES = 320 };
+
+struct checkpoint {
+  char *path;
+  uint8_t *bytes;
+  struct hwgq_safetensors *parsed;
+  const char *network, *recipe; /* in parsed */
+  int epoch, step;
+  int64_t right, optimizer_step;
+  double loss_sum, seconds;
+};
+
+/* ---- the tensors of a trainer ------------------------------------------------------------------------------------------- */
+
+struct tensor_entry {
+  char name[NAME_BYTES];
+  float *values;
+  uint64_t rows, columns; /* columns 0: a vector */
+};
+
+static void add_entry(struct tensor_entry *entries, int *count, const char *name, const char *suffix, float *values,
+                      uint64_t size, uint64_t columns) {
+  struct tensor_entry *entry = &entries[(*count)++];
+  snprintf(entry->name, sizeof entry->name, "%s%s", name, suffix);
+  entry->values = values;
+  entry->rows = columns > 0 ? size / columns : size;
+  entry->columns = columns;
+}
+
+/* All of them, in the order in which they are written; free() the result. NULL without memory. */
+static struct tensor_entry *list_entries(const struct trainer *trainer, int *count) {
+  const struct net *net = trainer->net;
+  size_t most = (size_t)net->parameter_count * 3 + (size_t)net->layer_count * 2 + 1;
+  struct tensor_entry *entries = calloc(most, sizeof *entries);
+  *count = 0;
+  if (entries == NULL) return NULL;
+  for (int i = 0; i < net->parameter_count; i++) {
+    const struct net_parameter *p = &net->parameters[i];
+    uint64_t columns = p->value == p->layer->conv.weight ? (uint64_t)p->layer->out.channels : 0;
+    add_entry(entries, count, p->name, "", p->value, p->count, columns);
+    add_entry(entries, count, p->name, ".first", trainer->optimizer->first[i], p->count, columns);
+    if (trainer->optimizer->second[i] != NULL)
+      add_entry(entries, count, p->name, ".second", trainer->optimizer->second[i], p->count, columns);
+  }
+  for (int i = 0; i < net->layer_count; i++) {
+    const struct net_layer *l = &net->layers[i];
+    if (l->op != HWGQ_BATCH_NORM) continue;
+    add_entry(entries, count, l->layer->name, ".mean", l->mean, (uint64_t)l->out.channels, 0);
+    add_entry(entries, count, l->layer->name, ".variance", l->variance, (uint64_t)l->out.channels, 0);
+  }
+  return entries;
+}
+
+/* ---- writing ------------------------------------------------------------------------------------------------------------ */
+
+static char *state_text(const struct trainer *trainer) {
+  /* Doubles in hexadecimal: they come back with the same bits. */
+  char loss_sum[40], seconds[40];
+  snprintf(loss_sum, sizeof loss_sum, "%a", trainer->loss_sum);
+  snprintf(seconds, sizeof seconds, "%a", trainer->seconds);
+  json_t *state = json_pack("{s:i, s:i, s:I, s:I, s:s, s:s}", "epoch", trainer->epoch, "step", trainer->step, "right",
+                            (json_int_t)trainer->right, "optimizer_step", (json_int_t)trainer->optimizer->step, "loss_sum",
+                            loss_sum, "seconds", seconds);
+  char *text = state != NULL ? json_dumps(state, JSON_COMPACT) : NULL;
+  json_decref(state);
+  return text;
+}
+
+enum hwgq_status checkpoint_write(const struct trainer *trainer, const char *recipe, const char *path,
+                                  struct hwgq_error *error) {
+  int count;
+  struct tensor_entry *entries = list_entries(trainer, &count);
+  struct hwgq_tensor *tensors = calloc((size_t)count + 1, sizeof *tensors);
+  char *network = NULL, *state = state_text(trainer);
+  enum hwgq_status status = HWGQ_OK;
+  if (entries == NULL || tensors == NULL || state == NULL)
+    status = hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory to write the checkpoint %s", path);
+  if (status == HWGQ_OK) status = hwgq_network_to_json(trainer->net->network, &network, error);
+  if (status == HWGQ_OK) {
+    for (int i = 0; i < count; i++) {
+      const struct tensor_entry *e = &entries[i];
+      tensors[i] = (struct hwgq_tensor){.name = e->name,
+                                        .dtype = "F32",
+                                        .rank = e->columns > 0 ? 2 : 1,
+                                        .extents = {e->rows, e->columns},
+                                        .data = e->values,
+                                        .bytes = sizeof(float) * e->rows * (e->columns > 0 ? e->columns : 1)};
+    }
+    struct hwgq_metadata metadata[] = {{"format", format}, {"network", network}, {"state", state}, {"recipe", recipe}};
+    status = hwgq_safetensors_write(path, tensors, count, metadata, 4, NULL, error);
+  }
+  free(entries);
+  free(tensors);
+  free(network);
+  free(state);
+  return status;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------------------------ */
+
+static enum hwgq_status read_double(const json_t *object, const char *key, const char *where, double *value,
+                                    struct hwgq_error *error) {
+  const char *text = NULL;
+  enum hwgq_status status = hwgq_json_string(object, key, where, &text, error);
+  if (status != HWGQ_OK) return status;
+  char *end = NULL;
+  *value = text != NULL ? strtod(text, &end) : NAN;
+  if (text == NULL || end == text || *end != '\0' || !(*value >= 0) || isinf(*value))
+    return hwgq_fail(error, HWGQ_ERROR_FORMAT, "%s: \"%s\" is missing or not a number that can be", where, key);
+  return HWGQ_OK;
+}
+
+static enum hwgq_status read_count(const json_t *object, const char *key, const char *where, int64_t most, int64_t *value,
+                                   struct hwgq_error *error) {
+  const json_t *number = json_object_get(object, key);
+  if (!json_is_integer(number) || json_integer_value(number) < 0 || json_integer_value(number) > most)
+    return hwgq_fail(error, HWGQ_ERROR_FORMAT, "%s: \"%s\" is missing or not a number that can be", where, key);
+  *value = (int64_t)json_integer_value(number);
+  return HWGQ_OK;
+}
+
+static enum hwgq_status read_state(struct checkpoint *checkpoint, const char *text, struct hwgq_error *error) {
+  char where[128];
+  snprintf(where, sizeof where, "checkpoint %s, state", hwgq_storage_label(checkpoint->path));
+  json_t *state = NULL;
+  enum hwgq_status status = hwgq_json_parse_object(text, strlen(text), where, &state, error);
+  if (status != HWGQ_OK) return status;
+  int64_t epoch = 0, step = 0;
+  status = read_count(state, "epoch", where, 1000000, &epoch, error);
+  if (status == HWGQ_OK) status = read_count(state, "step", where, INT32_MAX, &step, error);
+  if (status == HWGQ_OK) status = read_count(state, "right", where, INT64_MAX, &checkpoint->right, error);
+  if (status == HWGQ_OK) status = read_count(state, "optimizer_step", where, INT64_MAX / 2, &checkpoint->optimizer_step, error);
+  if (status == HWGQ_OK) status = read_double(state, "loss_sum", where, &checkpoint->loss_sum, error);
+  if (status == HWGQ_OK) status = read_double(state, "seconds", where, &checkpoint->seconds, error);
+  checkpoint->epoch = (int)epoch;
+  checkpoint->step = (int)step;
+  json_decref(state);
+  return status;
+}
+
+static enum hwgq_status fill(struct checkpoint *checkpoint, struct hwgq_error *error) {
+  const char *label = hwgq_storage_label(checkpoint->path);
+  size_t length = 0;
+  enum hwgq_status status = hwgq_storage_read(checkpoint->path, CHECKPOINT_MAX_BYTES, &checkpoint->bytes, &length, error);
+  if (status == HWGQ_OK) status = hwgq_safetensors_parse(checkpoint->bytes, length, label, &checkpoint->parsed, error);
+  if (status != HWGQ_OK) return status;
+  const char *found = hwgq_safetensors_text(checkpoint->parsed, "format");
+  if (found == NULL || strcmp(found, format) != 0)
+    return hwgq_fail(error, HWGQ_ERROR_FORMAT,
+                     "%s is not a training checkpoint: give a file that hwgq train --checkpoint wrote", label);
+  checkpoint->network = hwgq_safetensors_text(checkpoint->parsed, "network");
+  checkpoint->recipe = hwgq_safetensors_text(checkpoint->parsed, "recipe");
+  const char *state = hwgq_safetensors_text(checkpoint->parsed, "state");
+  if (checkpoint->network == NULL || checkpoint->recipe == NULL || state == NULL)
+    return hwgq_fail(error, HWGQ_ERROR_FORMAT, "checkpoint %s lacks its network, recipe or state", label);
+  return read_state(checkpoint, state, error);
+}
+
+enum hwgq_status checkpoint_read(const char *path, struct checkpoint **result, struct hwgq_error *error) {
+  struct checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
+  if (checkpoint != NULL) checkpoint->path = strdup(path);
+  if (checkpoint == NULL || checkpoint->path == NULL) {
+    free(checkpoint);
+    return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for a checkpoint");
+  }
+  enum hwgq_status status = fill(checkpoint, error);
+  if (status != HWGQ_OK) {
+    checkpoint_destroy(checkpoint);
+    return status;
+  }
+  *result = checkpoint;
+  return HWGQ_OK;
+}
+
+void checkpoint_destroy(struct checkpoint *checkpoint) {
+  if (checkpoint == NULL) return;
+  hwgq_safetensors_destroy(checkpoint->parsed);
+  free(checkpoint->bytes);
+  free(checkpoint->path);
+  free(checkpoint);
+}
+
+const char *checkpoint_recipe(const struct checkpoint *checkpoint) {
+  return checkpoint->recipe;
+}
+
+enum hwgq_status checkpoint_network(const struct checkpoint *checkpoint, struct hwgq_network **network,
+                                    struct hwgq_error *error) {
+  struct hwgq_network *built = NULL;
+  enum hwgq_status status = hwgq_network_from_json(checkpoint->network, strlen(checkpoint->network), &built, error);
+  if (status == HWGQ_OK) status = hwgq_network_infer(built, error);
+  if (status == HWGQ_OK) status = hwgq_network_allocate_parameters(built, error);
+  if (status != HWGQ_OK) {
+    hwgq_network_destroy(built);
+    return status;
+  }
+  *network = built;
+  return HWGQ_OK;
+}
+
+static enum hwgq_status check_network(const struct checkpoint *checkpoint, const struct trainer *trainer,
+                                      struct hwgq_error *error) {
+  char *text = NULL;
+  enum hwgq_status status = hwgq_network_to_json(trainer->net->network, &text, error);
+  if (status != HWGQ_OK) return status;
+  bool same = strcmp(text, checkpoint->network) == 0;
+  free(text);
+  return same ? HWGQ_OK
+              : hwgq_fail(error, HWGQ_ERROR_INVALID,
+                          "checkpoint %s belongs to another network: give the network, width and quantizer it was made with",
+                          hwgq_storage_label(checkpoint->path));
+}
+
+static enum hwgq_status restore_entry(const struct checkpoint *checkpoint, const struct tensor_entry *entry, bool copy,
+                                      struct hwgq_error *error) {
+  const char *label = hwgq_storage_label(checkpoint->path);
+  const struct hwgq_tensor *tensor = hwgq_safetensors_find(checkpoint->parsed, entry->name);
+  if (tensor == NULL)
+    return hwgq_fail(error, HWGQ_ERROR_FORMAT, "checkpoint %s lacks tensor %s: was it made with another optimizer?", label,
+                     entry->name);
+  uint64_t bytes = sizeof(float) * entry->rows * (entry->columns > 0 ? entry->columns : 1);
+  if (strcmp(tensor->dtype, "F32") != 0 || tensor->rank != (entry->columns > 0 ? 2 : 1) || tensor->bytes != bytes ||
+      tensor->extents[0] != entry->rows)
+    return hwgq_fail(error, HWGQ_ERROR_FORMAT, "checkpoint %s: tensor %s has not the shape that the network needs", label,
+                     entry->name);
+  for (uint64_t i = 0; i < bytes / sizeof(float); i++) {
+    float value;
+    memcpy(&value, (const char *)tensor->data + sizeof value * i, sizeof value);
+    if (!isfinite(value))
+      return hwgq_fail(error, HWGQ_ERROR_FORMAT, "checkpoint %s: tensor %s holds a value that is not finite", label,
+                       entry->name);
+  }
+  if (copy) memcpy(entry->values, tensor->data, bytes);
+  return HWGQ_OK;
+}
+
+enum hwgq_status checkpoint_restore(const struct checkpoint *checkpoint, struct trainer *trainer, struct hwgq_error *error) {
+  enum hwgq_status status = check_network(checkpoint, trainer, error);
+  if (status != HWGQ_OK) return status;
+  int count;
+  struct tensor_entry *entries = list_entries(trainer, &count);
+  if (entries == NULL) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory to read a checkpoint");
+  /* Everything is checked before anything is changed. */
+  for (int copy = 0; copy <= 1; copy++)
+    for (int i = 0; status == HWGQ_OK && i < count; i++) status = restore_entry(checkpoint, &entries[i], copy == 1, error);
+  free(entries);
+  if (status != HWGQ_OK) return status;
+  trainer->epoch = checkpoint->epoch;
+  trainer->step = checkpoint->step;
+  trainer->right = checkpoint->right;
+  trainer->loss_sum = checkpoint->loss_sum;
+  trainer->seconds = checkpoint->seconds;
+  trainer->optimizer->step = checkpoint->optimizer_step;
+  trainer->order_epoch = -1;
+  net_prepare(trainer->net);
+  return HWGQ_OK;
+}

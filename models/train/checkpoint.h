@@ -1,0 +1,25 @@
+/* A training run on disk, as a safetensors file. Tensors: every parameter ("LAYER.weight", in the trainer's own layout) with
+ * the optimizer's state beside it ("LAYER.weight.first", ".second"), and the running statistics ("LAYER.mean", ".variance").
+ * Metadata: "format", "network" (JSON description), "state" (JSON: where the run stands) and "recipe" (JSON of the caller's
+ * choice, kept as it is). */
+#ifndef TRAIN_CHECKPOINT_H
+#define TRAIN_CHECKPOINT_H
+
+#include "models/train/trainer.h"
+
+/* Replaces `path` only when everything is written. */
+enum hwgq_status checkpoint_write(const struct trainer *trainer, const char *recipe, const char *path,
+                                  struct hwgq_error *error);
+
+struct checkpoint;
+enum hwgq_status checkpoint_read(const char *path, struct checkpoint **checkpoint, struct hwgq_error *error);
+void checkpoint_destroy(struct checkpoint *checkpoint);
+const char *checkpoint_recipe(const struct checkpoint *checkpoint);
+/* The network it belongs to, without trained parameters; to be destroyed by the caller. */
+enum hwgq_status checkpoint_network(const struct checkpoint *checkpoint, struct hwgq_network **network,
+                                    struct hwgq_error *error);
+/* Puts a trainer of the same network where the checkpoint was written. Options may differ; with the same ones the run goes on
+ * exactly as if it had not been stopped. */
+enum hwgq_status checkpoint_restore(const struct checkpoint *checkpoint, struct trainer *trainer, struct hwgq_error *error);
+
+#endif

@@ -1,0 +1,87 @@
+/* A network in training: the layers of a struct hwgq_network, one after the other, with what their gradients need.
+ *
+ * A batch goes through in phases. Within a phase a few images at a time pass through several layers while they are in the
+ * cache, each such chunk a task for the pool; a phase ends where the whole batch is needed (batch statistics). Chunks do not
+ * depend on the number of threads, and sums over them are made in a fixed order: nor do the results. */
+#ifndef TRAIN_NET_H
+#define TRAIN_NET_H
+
+#include "engine/hwgq.h"
+#include "models/train/blas.h"
+#include "models/train/conv.h"
+#include "models/train/kernels.h"
+#include "models/train/pool.h"
+
+struct net_layer {
+  enum hwgq_op op;
+  const struct hwgq_layer *layer; /* borrowed */
+  struct hwgq_shape in, out;
+  size_t in_size, out_size; /* values per image */
+  const float *in_value;    /* the layer's input and output: [image][row][column][channel] */
+  float *value;
+  float *in_gradient; /* NULL in the first layer. Element-wise layers work in place: in_gradient == gradient. */
+  float *gradient;
+  bool owns_value, owns_gradient;
+
+  struct conv conv; /* conv2d, linear */
+  uint8_t *which;   /* max_pool: number of the window's cell that each output was taken from */
+
+  /* batch_norm and scale, per channel */
+  float *mean, *variance; /* running */
+  float *gamma, *beta, *gamma_gradient, *beta_gradient;
+  float *slope, *offset; /* of the forward pass: y = slope * x + offset */
+  float *back[3];        /* of the backward pass: g * back[0] + y * back[1] + back[2] */
+  double *partial;       /* [chunk][2][channels] */
+};
+
+/* What an optimizer changes. */
+struct net_parameter {
+  char name[256]; /* "LAYER.weight", ... */
+  float *value, *gradient;
+  size_t count;
+  bool latent;  /* clamped to [-1, 1] */
+  bool decayed; /* weight decay applies */
+  struct net_layer *layer;
+};
+
+struct net {
+  struct pool *pool; /* borrowed, as the next three */
+  const struct blas *blas;
+  const struct train_kernels *kernels;
+  const struct hwgq_network *network;
+  int batch; /* most images at a time */
+  float *input;
+  int layer_count;
+  struct net_layer *layers;
+  int parameter_count;
+  struct net_parameter *parameters;
+  float statistics_momentum; /* share of a batch's statistics in the running ones */
+  float **workspaces;        /* [worker] */
+};
+
+/* Refuses what the trainer cannot do, by the name of the layer: branches, add, concat, avg_pool, flatten, groups, a network
+ * that does not end in a softmax. The network, with shapes inferred, must outlive the result. */
+enum hwgq_status net_create(const struct hwgq_network *network, int batch, struct pool *pool, const struct blas *blas,
+                            struct net **net, struct hwgq_error *error);
+void net_destroy(struct net *net);
+
+/* Weights uniform within 1 / sqrt(inputs per output), biases 0, gamma 1, beta 0, running mean 0 and variance 1. */
+void net_initialize(struct net *net, uint64_t seed);
+/* To be called after weights were changed and before net_forward: alpha, binary weights. */
+void net_prepare(struct net *net);
+
+/* From net->input, images [0, count), to the output of the last layer. training: batch statistics, which also go into the
+ * running ones; else the running ones. */
+void net_forward(struct net *net, int count, bool training);
+/* Probabilities, [image][class]. */
+const float *net_output(const struct net *net);
+int net_class_count(const struct net *net);
+/* Sum over the images of -log(probability of the label), and how many images have their label's probability as the largest. */
+void net_score(const struct net *net, const int *labels, int count, double *loss, int *right);
+/* After net_forward(training) of the same images: the gradients of the mean loss with respect to every parameter. */
+void net_backward(struct net *net, const int *labels, int count);
+
+/* Copies what was trained into a network of the same description, whose parameters are allocated. */
+void net_export(const struct net *net, struct hwgq_network *network);
+
+#endif

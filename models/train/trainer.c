@@ -1,0 +1,162 @@
+#include "models/train/trainer.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+static double now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+static enum hwgq_status check(const struct trainer_options *options, const struct hwgq_network *network,
+                              const struct dataset *train, struct hwgq_error *error) {
+  struct hwgq_shape in = network->input;
+  if (train->count < 1) return hwgq_fail(error, HWGQ_ERROR_INVALID, "there are no images to train on");
+  if (train->height != in.height || train->width != in.width || train->channels != in.channels)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "the images are %d x %d with %d channels, network %s takes %d x %d with %d",
+                     train->width, train->height, train->channels, network->name, in.width, in.height, in.channels);
+  if (in.channels != 1 && in.channels != 3)
+    return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "network %s takes %d channels: the trainer has images of 1 or 3",
+                     network->name, in.channels);
+  int classes = network->layers[network->layer_count - 1].output.channels;
+  if (train->class_count > classes)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "the images have %d classes, network %s tells %d apart", train->class_count,
+                     network->name, classes);
+  if (options->epochs < 1 || options->epochs > 1000000)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "%d epochs: give 1 to 1000000", options->epochs);
+  const struct augmentation *a = &options->augmentation;
+  if (a->pad < 0 || a->pad > HWGQ_MAX_KERNEL || !(a->zoom >= 0 && a->zoom <= 4))
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "shift lies in 0 to %d pixels, zoom in 0 to 4", HWGQ_MAX_KERNEL);
+  return HWGQ_OK;
+}
+
+enum hwgq_status trainer_create(const struct trainer_options *options, const struct hwgq_network *network,
+                                const struct dataset *train, struct pool *pool, const struct blas *blas,
+                                struct trainer **result, struct hwgq_error *error) {
+  enum hwgq_status status = check(options, network, train, error);
+  if (status != HWGQ_OK) return status;
+  struct trainer *trainer = calloc(1, sizeof *trainer);
+  if (trainer == NULL) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the trainer");
+  *trainer = (struct trainer){.options = *options, .train = train, .order_epoch = -1};
+  if (trainer->options.batch > train->count) trainer->options.batch = train->count;
+  status = net_create(network, trainer->options.batch, pool, blas, &trainer->net, error);
+  if (status == HWGQ_OK) status = optimizer_create(&options->optimizer, trainer->net, &trainer->optimizer, error);
+  if (status == HWGQ_OK) {
+    trainer->order = calloc((size_t)train->count, sizeof *trainer->order);
+    trainer->labels = calloc((size_t)trainer->options.batch, sizeof *trainer->labels);
+    if (trainer->order == NULL || trainer->labels == NULL)
+      status = hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the order of %d images", train->count);
+  }
+  if (status != HWGQ_OK) {
+    trainer_destroy(trainer);
+    return status;
+  }
+  net_initialize(trainer->net, options->seed);
+  *result = trainer;
+  return HWGQ_OK;
+}
+
+void trainer_destroy(struct trainer *trainer) {
+  if (trainer == NULL) return;
+  optimizer_destroy(trainer->optimizer);
+  net_destroy(trainer->net);
+  free(trainer->order);
+  free(trainer->labels);
+  free(trainer);
+}
+
+int trainer_steps_per_epoch(const struct trainer *trainer) {
+  return trainer->train->count / trainer->options.batch; /* what is left over is another part of the images each epoch */
+}
+
+bool trainer_finished(const struct trainer *trainer) {
+  return trainer->epoch >= trainer->options.epochs;
+}
+
+double trainer_rate(const struct trainer *trainer) {
+  int64_t per_epoch = trainer_steps_per_epoch(trainer);
+  return optimizer_rate(&trainer->options.optimizer, per_epoch * trainer->epoch + trainer->step,
+                        per_epoch * trainer->options.epochs);
+}
+
+struct fill {
+  struct trainer *trainer;
+  const struct dataset *images;
+  const int *which; /* NULL: from first on, without augmentation */
+  int first;
+};
+
+static void fill_task(void *context, int index, int worker) {
+  (void)worker;
+  const struct fill *fill = context;
+  struct trainer *trainer = fill->trainer;
+  const struct dataset *images = fill->images;
+  const struct trainer_options *options = &trainer->options;
+  int image = fill->which != NULL ? fill->which[index] : fill->first + index;
+  size_t size = (size_t)images->height * (size_t)images->width * (size_t)images->channels;
+  struct rng rng = rng_make(options->seed, (uint64_t)trainer->epoch, (uint64_t)image + 1);
+  augment_image(&options->augmentation, &options->preprocess, trainer->net->network->input,
+                images->pixels + (size_t)image * size, fill->which != NULL ? &rng : NULL,
+                trainer->net->input + (size_t)index * size);
+  trainer->labels[index] = images->labels[image];
+}
+
+void trainer_step(struct trainer *trainer) {
+  double start = now();
+  int batch = trainer->options.batch;
+  if (trainer->order_epoch != trainer->epoch) {
+    struct rng rng = rng_make(trainer->options.seed, (uint64_t)trainer->epoch, 0);
+    rng_permutation(&rng, trainer->order, trainer->train->count);
+    trainer->order_epoch = trainer->epoch;
+  }
+  double rate = trainer_rate(trainer);
+  struct fill fill = {
+      .trainer = trainer, .images = trainer->train, .which = trainer->order + (size_t)trainer->step * (size_t)batch};
+  pool_run(trainer->net->pool, batch, fill_task, &fill);
+  net_forward(trainer->net, batch, true);
+  double loss;
+  int right;
+  net_score(trainer->net, trainer->labels, batch, &loss, &right);
+  net_backward(trainer->net, trainer->labels, batch);
+  optimizer_step(trainer->optimizer, rate);
+  trainer->loss_sum += loss;
+  trainer->right += right;
+  trainer->step++;
+  trainer->seconds += now() - start;
+}
+
+bool trainer_epoch_complete(const struct trainer *trainer) {
+  return trainer->step >= trainer_steps_per_epoch(trainer);
+}
+
+void trainer_next_epoch(struct trainer *trainer) {
+  trainer->epoch++;
+  trainer->step = 0;
+  trainer->loss_sum = 0;
+  trainer->right = 0;
+}
+
+struct trainer_score trainer_train_score(const struct trainer *trainer) {
+  double images = (double)trainer->step * trainer->options.batch;
+  if (trainer->step == 0) return (struct trainer_score){0};
+  return (struct trainer_score){.loss = trainer->loss_sum / images, .accuracy = (double)trainer->right / images};
+}
+
+struct trainer_score trainer_evaluate(struct trainer *trainer, const struct dataset *images) {
+  struct trainer_score score = {0};
+  int batch = trainer->options.batch;
+  for (int first = 0; first < images->count; first += batch) {
+    int count = images->count - first < batch ? images->count - first : batch, right;
+    struct fill fill = {.trainer = trainer, .images = images, .first = first};
+    double loss;
+    pool_run(trainer->net->pool, count, fill_task, &fill);
+    net_forward(trainer->net, count, false);
+    net_score(trainer->net, trainer->labels, count, &loss, &right);
+    score.loss += loss;
+    score.accuracy += right;
+  }
+  score.loss /= images->count > 0 ? images->count : 1;
+  score.accuracy /= images->count > 0 ? images->count : 1;
+  return score;
+}

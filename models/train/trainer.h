@@ -1,0 +1,61 @@
+/* The training loop: epochs of shuffled, augmented batches. Everything random follows from (seed, epoch, image), so a
+ * trainer that continues from a checkpoint goes the same way as one that was never stopped. */
+#ifndef TRAIN_TRAINER_H
+#define TRAIN_TRAINER_H
+
+#include "models/data/dataset.h"
+#include "models/train/augment.h"
+#include "models/train/net.h"
+#include "models/train/optimizer.h"
+
+struct trainer_options {
+  int epochs, batch;
+  uint64_t seed;
+  struct hwgq_preprocess preprocess;
+  struct augmentation augmentation;
+  struct optimizer_options optimizer;
+};
+
+struct trainer {
+  struct trainer_options options;
+  const struct dataset *train; /* borrowed */
+  struct net *net;
+  struct optimizer *optimizer;
+  int *order; /* the images of this epoch, shuffled */
+  int order_epoch;
+  int *labels; /* of a batch */
+
+  /* Where it stands. */
+  int epoch; /* the current one, from 0 */
+  int step;  /* steps made in it */
+  double loss_sum;
+  int64_t right;
+  double seconds; /* spent training, in all runs together */
+};
+
+/* Both must outlive the trainer: the network (shapes inferred) and the images, which must have its input's shape. The weights
+ * are initialized. */
+enum hwgq_status trainer_create(const struct trainer_options *options, const struct hwgq_network *network,
+                                const struct dataset *train, struct pool *pool, const struct blas *blas,
+                                struct trainer **trainer, struct hwgq_error *error);
+void trainer_destroy(struct trainer *trainer);
+
+int trainer_steps_per_epoch(const struct trainer *trainer);
+bool trainer_finished(const struct trainer *trainer);
+/* The rate of the next step. */
+double trainer_rate(const struct trainer *trainer);
+/* One batch. After the last step of an epoch `epoch` goes up only with trainer_next_epoch. */
+void trainer_step(struct trainer *trainer);
+bool trainer_epoch_complete(const struct trainer *trainer);
+void trainer_next_epoch(struct trainer *trainer);
+
+struct trainer_score {
+  double loss;     /* mean */
+  double accuracy; /* 0 to 1 */
+};
+/* Of this epoch so far, in training mode. */
+struct trainer_score trainer_train_score(const struct trainer *trainer);
+/* Of other images, with the running statistics. */
+struct trainer_score trainer_evaluate(struct trainer *trainer, const struct dataset *images);
+
+#endif

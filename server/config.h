@@ -1,0 +1,57 @@
+/* Configuration: defaults, then a JSON file, then command-line flags. Every key of the file is also a flag (`queue_capacity` is
+ * `--queue-capacity 64`). Unknown keys, wrong types and impossible values are refused with file, line and key. */
+#ifndef CONFIG_H
+#define CONFIG_H
+
+#include "engine/hwgq.h"
+#include "models/classify/text.h"
+#include "server/log.h"
+
+enum { CONFIG_MAX_MODELS = 256, CONFIG_MAX_NAME = 64, CONFIG_MAX_FILE_BYTES = 1 << 20 };
+
+/* One entry of `models`: a .hwgq file, or a folder of them. */
+struct config_model {
+  char *name; /* NULL: the file's name without .hwgq */
+  char *path; /* as it will be opened: entries of the file are relative to the file's folder */
+};
+
+struct config {
+  char *file;   /* NULL: no configuration file */
+  char *listen; /* "127.0.0.1:8080", "[::1]:8080"; port 0 takes a free one */
+  struct config_model *models;
+  int64_t model_count;
+  char *default_model;         /* NULL: the first */
+  int64_t workers, io_threads; /* 0: by the number of cores */
+  int64_t queue_capacity, queue_deadline_ms, request_timeout_ms, idle_timeout_ms, drain_delay_ms;
+  int64_t max_body_bytes, max_buffered_bytes, max_pixels, max_images, max_connections;
+  int64_t log_format, log_level; /* enum log_format, enum log_level */
+  char *cpu;                     /* kernel set; NULL: the best this CPU has */
+  char *port_file;               /* NULL, or a file that gets the port number once the daemon listens */
+};
+
+enum config_command { CONFIG_RUN, CONFIG_CHECK, CONFIG_VERSION, CONFIG_HELP, CONFIG_HEALTH };
+
+/* Names of the keys, NULL-terminated, in the order of --help. */
+const char *const *config_keys(void);
+
+void config_init(struct config *config); /* the defaults */
+void config_release(struct config *config);
+/* Applies a configuration text over what is in *config. `file` names it in messages, `folder` is what relative model paths are
+ * relative to. On failure *config may hold part of the text. */
+enum hwgq_status config_parse(const char *bytes, size_t length, const char *file, const char *folder, struct config *config,
+                              struct hwgq_error *error);
+/* Reads a file and applies it. */
+enum hwgq_status config_read(const char *path, struct config *config, struct hwgq_error *error);
+/* Defaults, the file named by --config, flags: the whole command line into *config, which need not be initialized and must be
+ * released also on failure. */
+enum hwgq_status config_load(int argc, char *const *argv, struct config *config, enum config_command *command,
+                             struct hwgq_error *error);
+void config_help(struct text *text);
+/* Splits "host:port" or "[host]:port". */
+enum hwgq_status config_split_listen(const char *listen, char *host, size_t host_size, int *port, struct hwgq_error *error);
+/* Keys other than models, default_model and drain_delay_ms that differ, separated by commas: a reload cannot apply those. */
+void config_differences(const struct config *a, const struct config *b, struct text *text);
+/* Network names: letters, digits, '.', '_', '-', up to CONFIG_MAX_NAME, not starting with a dot. */
+bool config_name_valid(const char *name);
+
+#endif

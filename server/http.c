@@ -1,0 +1,187 @@
+#include "server/http.h"
+
+#include "server/clock.h"
+#include "server/request.h"
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { BACKLOG = 1024 };
+
+static int open_socket(const struct addrinfo *address) {
+  int on = 1, fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return -1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (bind(fd, address->ai_addr, address->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0) return fd;
+  int saved = errno;
+  close(fd);
+  errno = saved;
+  return -1;
+}
+
+static int port_of(int fd) {
+  struct sockaddr_storage address = {0};
+  socklen_t size = sizeof address;
+  if (getsockname(fd, (struct sockaddr *)&address, &size)) return 0;
+  if (address.ss_family == AF_INET) return ntohs(((struct sockaddr_in *)(void *)&address)->sin_port);
+  return ntohs(((struct sockaddr_in6 *)(void *)&address)->sin6_port);
+}
+
+enum hwgq_status http_listen(const char *listen, int *fd, int *port, struct hwgq_error *error) {
+  const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+  struct addrinfo *addresses;
+  char host[256], service[8];
+  int number;
+  enum hwgq_status status = config_split_listen(listen, host, sizeof host, &number, error);
+  if (status) return status;
+  snprintf(service, sizeof service, "%d", number);
+  int failed = getaddrinfo(host, service, &hints, &addresses);
+  if (failed)
+    return hwgq_fail(error, HWGQ_ERROR_IO, "listen: '%s' is no address of this machine: %s", host, gai_strerror(failed));
+  int made = open_socket(addresses);
+  int saved = errno;
+  freeaddrinfo(addresses);
+  if (made < 0) {
+    return hwgq_fail(error, HWGQ_ERROR_IO, "listen: cannot listen on %s: %s%s", listen, strerror(saved),
+                     saved == EADDRINUSE ? " (another program does; choose another port with --listen)" : "");
+  }
+  *fd = made;
+  *port = port_of(made);
+  return HWGQ_OK;
+}
+
+bool http_is_loopback(int fd) {
+  struct sockaddr_storage address = {0};
+  socklen_t size = sizeof address;
+  if (getsockname(fd, (struct sockaddr *)&address, &size)) return false;
+  if (address.ss_family == AF_INET) {
+    return ntohl(((struct sockaddr_in *)(void *)&address)->sin_addr.s_addr) >> 24 == 127;
+  }
+  return IN6_IS_ADDR_LOOPBACK(&((struct sockaddr_in6 *)(void *)&address)->sin6_addr);
+}
+
+static void on_message(void *closure, const char *format, va_list arguments) {
+  const struct server *server = closure;
+  struct text text = {0};
+  if (server->log.level > LOG_DEBUG) return;
+  text_puts(&text, "libmicrohttpd: ");
+  text_vprintf(&text, format, arguments);
+  if (!text.failed) {
+    while (text.length && text.data[text.length - 1] == '\n') text.data[--text.length] = 0;
+    log_write(&server->log, LOG_DEBUG, text.data, NULL, 0);
+  }
+  text_release(&text);
+}
+
+static void on_connection(void *closure, struct MHD_Connection *connection, void **socket_context,
+                          enum MHD_ConnectionNotificationCode what) {
+  struct server *server = closure;
+  if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
+    watchdog_remove(&server->watchdog, *socket_context);
+    *socket_context = NULL;
+    return;
+  }
+  const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+  *socket_context = info ? watchdog_add(&server->watchdog, info->connect_fd) : NULL;
+}
+
+static void *on_request_line(void *closure, const char *uri, struct MHD_Connection *connection) {
+  return request_create(closure, connection, uri);
+}
+
+static enum MHD_Result on_access(void *closure, struct MHD_Connection *connection, const char *path, const char *method,
+                                 const char *version, const char *data, size_t *size, void **context) {
+  struct request *request = *context;
+  (void)closure;
+  (void)connection;
+  (void)version;
+  if (!request) return MHD_NO;
+  switch (atomic_load(&request->phase)) {
+  case REQUEST_NEW:
+    return request_begin(request, path, method);
+  case REQUEST_RECEIVING:
+    if (*size) {
+      size_t length = *size;
+      *size = 0;
+      return request_receive(request, data, length);
+    }
+    return request_complete(request);
+  case REQUEST_RESUMED:
+    return request_send(request);
+  default:
+    return MHD_YES;
+  }
+}
+
+static void on_completed(void *closure, struct MHD_Connection *connection, void **context,
+                         enum MHD_RequestTerminationCode why) {
+  (void)closure;
+  (void)connection;
+  if (*context) request_finish(*context, why);
+  *context = NULL;
+}
+
+enum hwgq_status http_start(struct server *server, int fd, struct MHD_Daemon **daemon, struct hwgq_error *error) {
+  const struct config *config = server->config;
+  int64_t patience =
+      config->idle_timeout_ms > config->request_timeout_ms ? config->idle_timeout_ms : config->request_timeout_ms;
+  unsigned threads = (unsigned)server->io_threads;
+  unsigned connections = (unsigned)config->max_connections < threads ? threads : (unsigned)config->max_connections;
+  struct MHD_OptionItem options[] = {
+      {MHD_OPTION_LISTEN_SOCKET, fd, NULL},
+      {MHD_OPTION_CONNECTION_LIMIT, (intptr_t)connections, NULL},
+      {MHD_OPTION_CONNECTION_MEMORY_LIMIT, HTTP_CONNECTION_MEMORY, NULL},
+      /* The watchdog is quicker; this ends a client that does not read its reply. */
+      {MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)(patience / 1000 + 5), NULL},
+      {MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
+      {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
+      /* a pool of one is not a pool */
+      {threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, (intptr_t)threads, NULL},
+      {MHD_OPTION_END, 0, NULL},
+  };
+  struct MHD_Daemon *made = MHD_start_daemon(
+      MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0, NULL,
+      NULL, on_access, server, MHD_OPTION_EXTERNAL_LOGGER, on_message, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
+      server, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_URI_LOG_CALLBACK, on_request_line, server,
+      MHD_OPTION_ARRAY, options, MHD_OPTION_END);
+  if (!made) {
+    return hwgq_fail(error, HWGQ_ERROR_IO, "libmicrohttpd could not start with %u threads and %u connections: %s", threads,
+                     connections, strerror(errno));
+  }
+  *daemon = made;
+  return HWGQ_OK;
+}
+
+/* Makes the kernel drop packets that would open a new connection, while those in the accept queue, and handshakes that have
+ * begun, go on. The client sends them again and then meets a closed port instead of a connection that nobody answers. */
+static void refuse_handshakes(int fd) {
+  struct sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),          /* the TCP flags */
+      BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x12),       /* SYN and ACK */
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x02, 0, 1), /* SYN alone: */
+      BPF_STMT(BPF_RET | BPF_K, 0),                    /* drop */
+      BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
+  };
+  const struct sock_fprog program = {.len = sizeof code / sizeof code[0], .filter = code};
+  setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+}
+
+void http_stop_accepting(struct MHD_Daemon *daemon, int fd) {
+  enum { TRIES = 40, QUIET = 4, PAUSE_MS = 5 };
+  refuse_handshakes(fd);
+  for (int tries = 0, quiet = 0; tries < TRIES && quiet < QUIET; tries++) {
+    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+    quiet = poll(&poll_fd, 1, 0) > 0 ? 0 : quiet + 1;
+    poll(NULL, 0, PAUSE_MS);
+  }
+  MHD_quiesce_daemon(daemon);
+  /* Not closed: an I/O thread may be in accept() just now, and the number must not become another file. */
+  shutdown(fd, SHUT_RD);
+}

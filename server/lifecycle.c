@@ -1,0 +1,275 @@
+#include "server/lifecycle.h"
+
+#include "server/clock.h"
+#include "server/cores.h"
+#include "server/http.h"
+#include "server/server.h"
+#include "server/worker.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum {
+  EXIT_NOW = 130, /* by convention 128 + SIGINT */
+  GRACE_MS = 500, /* for a connection that was accepted before its request arrived, at the end of the drain */
+  POLL_MS = 2,
+  DECODE_BYTES = 9, /* per pixel at most: RGB, and the coefficients of a progressive JPEG in 16 bits */
+};
+
+struct daemon {
+  struct server server;
+  struct worker_pool *workers;
+  struct MHD_Daemon *http;
+  int fd, port;
+  int64_t drain_delay_ms;
+  sigset_t signals;
+};
+
+static void block_signals(struct daemon *daemon) {
+  sigemptyset(&daemon->signals);
+  sigaddset(&daemon->signals, SIGTERM);
+  sigaddset(&daemon->signals, SIGINT);
+  sigaddset(&daemon->signals, SIGHUP);
+  pthread_sigmask(SIG_BLOCK, &daemon->signals, NULL); /* threads inherit it: only this one takes signals */
+  signal(SIGPIPE, SIG_IGN);
+}
+
+static void raise_descriptor_limit(const struct server *server) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit)) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur < (rlim_t)server->config->max_connections + 64) {
+    log_event(&server->log, LOG_WARNING, "the limit of open files is too low for max_connections: raise it (ulimit -n)",
+              log_integer("limit", (int64_t)limit.rlim_cur), log_integer("max_connections", server->config->max_connections));
+  }
+}
+
+static enum hwgq_status server_init(struct server *server, const struct config *config, struct hwgq_error *error) {
+  struct timespec wall;
+  int cores = cores_available();
+  server->config = config;
+  log_init(&server->log, STDERR_FILENO, (enum log_format)config->log_format, (enum log_level)config->log_level);
+  clock_gettime(CLOCK_REALTIME, &wall);
+  server->started_unix = wall.tv_sec;
+  server->started = clock_now();
+  server->workers = config->workers ? (int)config->workers : cores;
+  server->io_threads = config->io_threads ? (int)config->io_threads : (cores + 1) / 2;
+  if (getrandom(&server->request_seed, sizeof server->request_seed, GRND_NONBLOCK) < 0) server->request_seed = clock_now();
+  server->registry = registry_create();
+  server->unrouted = stats_create();
+  if (!server->registry || !server->unrouted || !queue_init(&server->queue, (size_t)config->queue_capacity)) {
+    return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory to start");
+  }
+  return HWGQ_OK;
+}
+
+/* The ceiling of the design: models + workers x (scratch + largest decode) + bodies + connections. */
+static void log_memory(const struct server *server) {
+  struct served_model *models[CONFIG_MAX_MODELS];
+  const struct config *config = server->config;
+  uint64_t model_bytes = 0, scratch_bytes = 0;
+  int default_index, count = registry_acquire_all(server->registry, models, CONFIG_MAX_MODELS, &default_index);
+  for (int i = 0; i < count; i++) {
+    uint64_t scratch = classify_scratch_bytes(models[i]->classifier);
+    model_bytes += classifier_bytes(models[i]->classifier) + stats_bytes();
+    if (scratch > scratch_bytes) scratch_bytes = scratch;
+    registry_release(models[i]);
+  }
+  uint64_t worker_bytes = (uint64_t)server->workers * (scratch_bytes + DECODE_BYTES * (uint64_t)config->max_pixels);
+  uint64_t connection_bytes = (uint64_t)config->max_connections * HTTP_CONNECTION_MEMORY;
+  uint64_t all = model_bytes + worker_bytes + (uint64_t)config->max_buffered_bytes + connection_bytes;
+  log_event(&server->log, LOG_INFO, "memory ceiling, MiB", log_integer("all", (int64_t)(all >> 20)),
+            log_integer("models", (int64_t)(model_bytes >> 20)), log_integer("workers", (int64_t)(worker_bytes >> 20)),
+            log_integer("bodies", config->max_buffered_bytes >> 20),
+            log_integer("connections", (int64_t)(connection_bytes >> 20)));
+}
+
+static void log_networks(const struct server *server) {
+  struct served_model *models[CONFIG_MAX_MODELS];
+  int default_index, count = registry_acquire_all(server->registry, models, CONFIG_MAX_MODELS, &default_index);
+  for (int i = 0; i < count; i++) {
+    const struct classifier *classifier = models[i]->classifier;
+    struct hwgq_shape input = classifier->input;
+    char shape[64];
+    snprintf(shape, sizeof shape, "%dx%dx%d", input.channels, input.height, input.width);
+    log_event(&server->log, LOG_INFO, i == default_index ? "network (default)" : "network",
+              log_string("model", models[i]->name), log_string("network", classifier->model->network->name),
+              log_string("input", shape), log_integer("classes", classifier->class_count),
+              log_integer("bytes", (int64_t)classifier->model->file_bytes), log_integer("version", models[i]->version),
+              log_string("path", models[i]->path));
+    registry_release(models[i]);
+  }
+}
+
+static void log_started(const struct daemon *daemon) {
+  const struct server *server = &daemon->server;
+  char host[256], address[300];
+  int port;
+  if (config_split_listen(server->config->listen, host, sizeof host, &port, NULL)) host[0] = 0;
+  const char *shown = strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0 ? "localhost" : host;
+  bool colons = strchr(shown, ':');
+  snprintf(address, sizeof address, "http://%s%s%s:%d", colons ? "[" : "", shown, colons ? "]" : "", daemon->port);
+  log_networks(server);
+  log_memory(server);
+  if (!http_is_loopback(daemon->fd)) {
+    log_event(&server->log, LOG_WARNING,
+              "reachable from other machines, without authentication: put it behind a proxy or firewall",
+              log_string("listen", server->config->listen));
+  }
+  log_event(&server->log, LOG_INFO, "hwgqd " HWGQ_VERSION " serves", log_string("address", address),
+            log_string("kernels", registry_kernels(server->registry)), log_integer("workers", server->workers),
+            log_integer("io_threads", server->io_threads));
+  if (server->log.format == LOG_TEXT) log_line(&server->log, LOG_INFO, "try: curl -F image=@cat.jpg %s/classify", address);
+}
+
+static enum hwgq_status write_port_file(const struct daemon *daemon, struct hwgq_error *error) {
+  const char *path = daemon->server.config->port_file;
+  if (!path) return HWGQ_OK;
+  FILE *stream = fopen(path, "w");
+  bool written = stream && fprintf(stream, "%d\n", daemon->port) > 0;
+  if (stream && fclose(stream)) written = false;
+  return written ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_IO, "port_file: cannot write %s: %s", path, strerror(errno));
+}
+
+static enum hwgq_status start(struct daemon *daemon, const struct config *config, struct hwgq_error *error) {
+  struct server *server = &daemon->server;
+  daemon->fd = -1;
+  daemon->drain_delay_ms = config->drain_delay_ms;
+  block_signals(daemon);
+  enum hwgq_status status = server_init(server, config, error);
+  if (!status) status = http_listen(config->listen, &daemon->fd, &daemon->port, error);
+  if (status) return status;
+  /* One of an earlier run would name a port that nobody serves. */
+  if (config->port_file) unlink(config->port_file);
+  raise_descriptor_limit(server);
+  status = worker_pool_start(server, &daemon->workers, error);
+  if (!status && !watchdog_start(&server->watchdog, server)) {
+    status = hwgq_fail(error, HWGQ_ERROR_IO, "cannot start the watchdog thread");
+  }
+  if (!status) status = http_start(server, daemon->fd, &daemon->http, error);
+  /* The probes answer while the networks are being loaded. */
+  if (!status) status = registry_load(server->registry, config, false, &server->log, error);
+  if (!status) status = write_port_file(daemon, error);
+  if (!status) atomic_store(&server->state, SERVER_READY);
+  return status;
+}
+
+/* Takes everything apart; nothing is in flight. */
+static void stop(struct daemon *daemon) {
+  struct server *server = &daemon->server;
+  if (daemon->http) {
+    watchdog_close_idle(&server->watchdog);
+    MHD_stop_daemon(daemon->http);
+  }
+  worker_pool_stop(daemon->workers);
+  watchdog_stop(&server->watchdog);
+  if (daemon->fd >= 0) close(daemon->fd);
+  if (server->queue.capacity) queue_destroy(&server->queue);
+  registry_destroy(server->registry);
+  stats_destroy(server->unrouted);
+}
+
+static void reload(struct daemon *daemon, int argc, char *const *argv) {
+  struct server *server = &daemon->server;
+  struct config config;
+  struct hwgq_error error;
+  enum config_command command;
+  struct text differences = {0};
+  enum hwgq_status status = config_load(argc, argv, &config, &command, &error);
+  if (!status) status = registry_load(server->registry, &config, true, &server->log, &error);
+  if (status) {
+    log_event(&server->log, LOG_ERROR, "reload failed, everything stays as it was", log_string("error", error.message));
+  } else {
+    daemon->drain_delay_ms = config.drain_delay_ms;
+    config_differences(server->config, &config, &differences);
+    log_event(&server->log, LOG_INFO, "reloaded",
+              log_string("needs_restart", differences.length && !differences.failed ? differences.data : NULL));
+    log_networks(server);
+  }
+  text_release(&differences);
+  config_release(&config);
+}
+
+/* Sleeps, unless a second SIGINT comes: that ends the process. */
+static void pause_ms(struct daemon *daemon, int64_t ms) {
+  uint64_t end = clock_now() + (uint64_t)ms * CLOCK_MS;
+  for (;;) {
+    uint64_t now = clock_now();
+    if (now >= end) return;
+    struct timespec left = {.tv_sec = (time_t)((end - now) / CLOCK_SECOND), .tv_nsec = (long)((end - now) % CLOCK_SECOND)};
+    if (sigtimedwait(&daemon->signals, NULL, &left) != SIGINT) continue;
+    log_line(&daemon->server.log, LOG_WARNING, "ended by a second interrupt: requests in progress are lost");
+    _exit(EXIT_NOW);
+  }
+}
+
+static void drain(struct daemon *daemon, int signal_number) {
+  struct server *server = &daemon->server;
+  int64_t delay = signal_number == SIGTERM ? daemon->drain_delay_ms : 0;
+  atomic_store(&server->state, SERVER_DRAINING);
+  log_event(&server->log, LOG_INFO, "draining", log_string("signal", signal_number == SIGTERM ? "SIGTERM" : "SIGINT"),
+            log_integer("delay_ms", delay), log_integer("in_flight", atomic_load(&server->in_flight)));
+  pause_ms(daemon, delay);
+  http_stop_accepting(daemon->http, daemon->fd);
+  /* Bounded by request_timeout_ms, queue_deadline_ms and the time of one request. */
+  uint64_t grace = clock_now() + GRACE_MS * CLOCK_MS;
+  for (;;) {
+    bool quiet = watchdog_peers(&server->watchdog) == 0 || clock_now() > grace;
+    if (quiet && atomic_load(&server->in_flight) == 0) {
+      /* A request that begins from here on is refused without being suspended; one that began before is seen by the second
+       * look. */
+      atomic_store(&server->stopping, true);
+      if (atomic_load(&server->in_flight) == 0) return;
+    }
+    pause_ms(daemon, POLL_MS);
+  }
+}
+
+int lifecycle_run(const struct config *config, int argc, char *const *argv) {
+  struct daemon *daemon = calloc(1, sizeof *daemon);
+  struct hwgq_error error;
+  int number = 0;
+  if (!daemon) return EXIT_FAILURE;
+  enum hwgq_status status = start(daemon, config, &error);
+  if (status) {
+    log_event(&daemon->server.log, LOG_ERROR, "hwgqd does not start", log_string("error", error.message));
+  } else {
+    log_started(daemon);
+    while (number != SIGTERM && number != SIGINT) {
+      number = sigwaitinfo(&daemon->signals, NULL);
+      if (number == SIGHUP) reload(daemon, argc, argv);
+    }
+    drain(daemon, number);
+    log_line(&daemon->server.log, LOG_INFO, "stopped, nothing accepted was lost");
+  }
+  stop(daemon);
+  free(daemon);
+  return status ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+enum hwgq_status lifecycle_check(const struct config *config, struct text *report, struct hwgq_error *error) {
+  struct served_model *models[CONFIG_MAX_MODELS];
+  struct registry *registry = registry_create();
+  struct log log;
+  int default_index;
+  if (!registry) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory");
+  log_init(&log, STDERR_FILENO, LOG_AUTO, LOG_ERROR);
+  enum hwgq_status status = registry_load(registry, config, false, &log, error);
+  if (!status) {
+    int count = registry_acquire_all(registry, models, CONFIG_MAX_MODELS, &default_index);
+    for (int i = 0; i < count; i++) {
+      text_printf(report, "%s%s: %s, %d classes, %s\n", models[i]->name, i == default_index ? " (default)" : "",
+                  models[i]->classifier->model->network->name, models[i]->classifier->class_count, models[i]->path);
+      registry_release(models[i]);
+    }
+  }
+  registry_destroy(registry);
+  return status;
+}

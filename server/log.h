@@ -1,0 +1,48 @@
+/* The log: one line per event on standard error, as text or as JSON. Each line is one write, so lines of different threads
+ * never mix. */
+#ifndef LOG_H
+#define LOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERROR };
+enum log_format { LOG_AUTO, LOG_TEXT, LOG_JSON }; /* auto: text on a terminal, JSON otherwise */
+
+struct log {
+  int fd;
+  enum log_format format; /* LOG_TEXT or LOG_JSON */
+  enum log_level level;   /* lines below it are dropped */
+};
+
+/* A value beside the message. Made by the log_* functions below; the strings are borrowed for the call. */
+struct log_field {
+  enum { LOG_FIELD_STRING, LOG_FIELD_INTEGER, LOG_FIELD_MS } kind;
+  const char *name;
+  const char *string;
+  int64_t integer; /* for LOG_FIELD_MS: nanoseconds, written as milliseconds */
+};
+
+void log_init(struct log *log, int fd, enum log_format format, enum log_level level);
+bool log_level_parse(const char *name, enum log_level *level);
+bool log_format_parse(const char *name, enum log_format *format);
+
+static inline struct log_field log_string(const char *name, const char *value) {
+  return (struct log_field){.kind = LOG_FIELD_STRING, .name = name, .string = value};
+}
+static inline struct log_field log_integer(const char *name, int64_t value) {
+  return (struct log_field){.kind = LOG_FIELD_INTEGER, .name = name, .integer = value};
+}
+static inline struct log_field log_ms(const char *name, uint64_t ns) {
+  return (struct log_field){.kind = LOG_FIELD_MS, .name = name, .integer = (int64_t)ns};
+}
+
+/* Writes one line. A field whose string is NULL is left out. */
+void log_write(const struct log *log, enum log_level level, const char *message, const struct log_field *fields, int count);
+#define log_event(log, level, message, ...)                                                                                    \
+  log_write((log), (level), (message), (const struct log_field[]){__VA_ARGS__},                                                \
+            (int)(sizeof((const struct log_field[]){__VA_ARGS__}) / sizeof(struct log_field)))
+/* A line without fields, printf-formatted. */
+void log_line(const struct log *log, enum log_level level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+#endif

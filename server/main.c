@@ -1,0 +1,55 @@
+/* hwgqd: the command line, and nothing else. */
+#include "server/health.h"
+#include "server/lifecycle.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { EXIT_USAGE = 2 };
+
+static int print(struct text *text) {
+  if (!text->failed && text->data) fputs(text->data, stdout);
+  text_release(text);
+  return EXIT_SUCCESS;
+}
+
+static int fail(const struct hwgq_error *error, int code) {
+  fprintf(stderr, "hwgqd: %s\n", error->message);
+  return code;
+}
+
+static int run(int argc, char **argv, const struct config *config, enum config_command command) {
+  struct hwgq_error error;
+  struct text text = {0};
+  switch (command) {
+  case CONFIG_HELP:
+    config_help(&text);
+    return print(&text);
+  case CONFIG_VERSION:
+    puts("hwgqd " HWGQ_VERSION);
+    return EXIT_SUCCESS;
+  case CONFIG_HEALTH:
+    return health_probe(config, &error) ? fail(&error, EXIT_FAILURE) : EXIT_SUCCESS;
+  case CONFIG_CHECK:
+    if (lifecycle_check(config, &text, &error)) {
+      text_release(&text);
+      return fail(&error, EXIT_USAGE);
+    }
+    text_puts(&text, "The configuration is good.\n");
+    return print(&text);
+  case CONFIG_RUN:
+    break;
+  }
+  return lifecycle_run(config, argc, argv);
+}
+
+int main(int argc, char **argv) {
+  struct config config;
+  struct hwgq_error error;
+  enum config_command command;
+  enum hwgq_status status = config_load(argc, argv, &config, &command, &error);
+  int code = status && command != CONFIG_HELP && command != CONFIG_VERSION ? fail(&error, EXIT_USAGE)
+                                                                           : run(argc, argv, &config, command);
+  config_release(&config);
+  return code;
+}

@@ -1,0 +1,381 @@
+#include "server/request.h"
+
+#include "server/clock.h"
+#include "server/routes.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+enum { FIRST_BODY_BYTES = 64 << 10 };
+
+static uint64_t mix(uint64_t x) {
+  x += UINT64_C(0x9e3779b97f4a7c15);
+  x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+  x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+  return x ^ (x >> 31);
+}
+
+static bool id_valid(const char *id) {
+  size_t length = strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
+  return length > 0 && length <= REQUEST_MAX_ID && !id[length];
+}
+
+const char *request_header(const struct request *request, const char *name) {
+  return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
+}
+
+const char *request_query(const struct request *request, const char *name) {
+  return MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+struct request *request_create(struct server *server, struct MHD_Connection *connection, const char *uri) {
+  struct request *request = calloc(1, sizeof *request);
+  if (!request) return NULL;
+  request->server = server;
+  request->connection = connection;
+  const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+  request->peer = info ? info->socket_context : NULL;
+  if (!request->peer) {
+    free(request);
+    return NULL;
+  }
+  snprintf(request->id, sizeof request->id, "%016llx",
+           (unsigned long long)mix(server->request_seed + atomic_fetch_add(&server->request_counter, 1)));
+  size_t length = strcspn(uri, "?");
+  if (length > REQUEST_LOG_PATH) length = REQUEST_LOG_PATH;
+  memcpy(request->path, uri, length);
+  request->bad_path = memmem(uri, strcspn(uri, "?"), "%00", 3) != NULL;
+  atomic_init(&request->phase, REQUEST_NEW);
+  atomic_fetch_add(&server->in_flight, 1);
+  watchdog_set(&server->watchdog, request->peer, PEER_RECEIVING, request->id);
+  return request;
+}
+
+struct framing {
+  int lengths, encodings; /* how many such headers there are */
+  bool bad_length, bad_encoding;
+  uint64_t length;
+};
+
+static enum MHD_Result look_at_header(void *closure, enum MHD_ValueKind kind, const char *name, const char *value) {
+  struct framing *framing = closure;
+  (void)kind;
+  if (strcasecmp(name, "Content-Length") == 0) {
+    framing->lengths++;
+    size_t digits = value ? strspn(value, "0123456789") : 0;
+    framing->bad_length |= digits == 0 || digits > 18 || value[digits];
+    framing->length = framing->bad_length ? 0 : strtoull(value, NULL, 10);
+  } else if (strcasecmp(name, "Transfer-Encoding") == 0) {
+    framing->encodings++;
+    framing->bad_encoding |= !value || strcasecmp(value, "chunked") != 0;
+  }
+  return MHD_YES;
+}
+
+/* Two parties that disagree on where a request ends can be played against each other (request smuggling): anything ambiguous is
+ * refused and the connection closed. *has_body tells whether a body follows. */
+static bool check_framing(struct request *request, bool *has_body) {
+  struct framing framing = {0};
+  const char *problem = NULL;
+  MHD_get_connection_values(request->connection, MHD_HEADER_KIND, look_at_header, &framing);
+  if (framing.lengths && framing.encodings) {
+    problem = "Content-Length and Transfer-Encoding stand in one request. Send only one of them.";
+  } else if (framing.lengths > 1 || framing.encodings > 1) {
+    problem = "Content-Length or Transfer-Encoding stands twice. Send it once.";
+  } else if (framing.bad_length) {
+    problem = "Content-Length is no number of bytes.";
+  } else if (framing.bad_encoding) {
+    problem = "This Transfer-Encoding is not known here. Use chunked, or Content-Length.";
+  }
+  *has_body = framing.encodings || framing.length;
+  request->content_length = framing.length;
+  if (!problem) return true;
+  reply_error(&request->reply, 400, "bad_framing", request->id, "%s", problem);
+  request->reply.close = true;
+  return false;
+}
+
+/* What can be said by path, method and headers alone. */
+static void answer_headers(struct request *request, const char *path) {
+  const char *allow = NULL;
+  request->route = request->bad_path ? NULL : route_find(path, request->model_name, sizeof request->model_name);
+  if (!request->route) {
+    reply_error(&request->reply, 404, "not_found", request->id,
+                "There is nothing at this path. Images go to POST /classify; GET / shows how.");
+  } else if (!route_takes(request->route, request->method, &allow)) {
+    reply_error(&request->reply, 405, "method_not_allowed", request->id, "%s is not possible here. Use %s.", request->method,
+                allow);
+    request->reply.allow = allow;
+  } else if (request->route->kind == ROUTE_ANSWER) {
+    request->route->answer(request);
+  } else {
+    request->classifies = true;
+    atomic_fetch_add(&request->server->classifying, 1);
+    route_classify_headers(request);
+  }
+}
+
+enum MHD_Result request_begin(struct request *request, const char *path, const char *method) {
+  const char *id = request_header(request, "X-Request-Id"), *expect = request_header(request, "Expect");
+  bool has_body;
+  if (id && id_valid(id)) strcpy(request->id, id);
+  snprintf(request->method, sizeof request->method, "%s", method);
+  if (!watchdog_set(&request->server->watchdog, request->peer, PEER_RECEIVING, request->id)) return MHD_NO;
+  request->received_ns = clock_now();
+  atomic_store(&request->phase, REQUEST_RECEIVING);
+  if (!check_framing(request, &has_body)) return request_send(request);
+  answer_headers(request, path);
+  /* Without a body the reply waits for the next call: libmicrohttpd closes a connection that is answered in this one. */
+  if (request->reply.status == 0 || !has_body) return MHD_YES;
+  /* A client that has not begun to send its body is answered now. One that sends it unasked must be read to the end, or it
+   * would meet a reset connection instead of the answer; up to a limit. */
+  request->discard_limit = 4 * (uint64_t)request->server->config->max_body_bytes + (1 << 20);
+  if (expect || request->content_length > request->discard_limit) {
+    request->reply.close = true;
+    return request_send(request);
+  }
+  return MHD_YES;
+}
+
+void request_drop_body(struct request *request) {
+  if (request->body_capacity) atomic_fetch_sub(&request->server->buffered_bytes, request->body_capacity);
+  free(request->body);
+  request->body = NULL;
+  request->body_length = request->body_capacity = 0;
+}
+
+/* Room for `length` bytes in all, which is at most max_body_bytes. False: a reply stands. */
+static bool reserve_body(struct request *request, size_t length) {
+  struct server *server = request->server;
+  size_t limit = (size_t)server->config->max_body_bytes, capacity = request->body_capacity;
+  if (length <= capacity) return true;
+  if (capacity == 0) capacity = FIRST_BODY_BYTES;
+  while (capacity < length) capacity *= 2;
+  if (request->content_length && capacity > request->content_length) capacity = (size_t)request->content_length;
+  if (capacity > limit) capacity = limit;
+  if (capacity < length) capacity = length;
+  uint64_t more = capacity - request->body_capacity;
+  uint8_t *body = NULL;
+  if (atomic_fetch_add(&server->buffered_bytes, more) + more <= (uint64_t)server->config->max_buffered_bytes) {
+    body = realloc(request->body, capacity);
+  }
+  if (!body) {
+    atomic_fetch_sub(&server->buffered_bytes, more);
+    reply_error(&request->reply, 503, "overloaded", request->id,
+                "The memory for request bodies is used up. Try again, or raise max_buffered_bytes.");
+    request->reply.retry_after = 1;
+    return false;
+  }
+  request->body = body;
+  request->body_capacity = capacity;
+  return true;
+}
+
+static void record(struct request *request) {
+  if (!request->classifies) return;
+  struct stats_request event = {
+      .code = request->gone ? STATS_CODE_GONE : request->reply.status,
+      .has_queue = request->queued,
+      .has_total = request->queued && !request->gone,
+      .queue_ns = request->queue_ns,
+      .total_ns = request->total_ns,
+  };
+  struct stats *stats = request->model ? request->model->stats : request->server->unrouted;
+  stats_record(stats, &event, request->timings, request->timing_count, clock_now());
+}
+
+/* Answers on the socket itself and closes: libmicrohttpd takes no response in the middle of a body. */
+static enum MHD_Result cut(struct request *request) {
+  const union MHD_ConnectionInfo *info = MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+  struct text raw = {0};
+  reply_raw(&request->reply, request->id, &raw);
+  if (info && !raw.failed) {
+    ssize_t ignored = send(info->connect_fd, raw.data, raw.length, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)ignored;
+  }
+  text_release(&raw);
+  record(request);
+  atomic_store(&request->phase, REQUEST_SENT);
+  return MHD_NO;
+}
+
+enum MHD_Result request_receive(struct request *request, const char *data, size_t length) {
+  uint64_t limit = (uint64_t)request->server->config->max_body_bytes;
+  request->received += length;
+  request->received_ns = clock_now();
+  if (request->reply.status == 0 && request->received > limit) {
+    request_drop_body(request);
+    request->discard_limit = 4 * limit + (1 << 20);
+    reply_error(&request->reply, 413, "body_too_large", request->id,
+                "The request body is larger than %llu bytes. Send a smaller image, or raise max_body_bytes.",
+                (unsigned long long)limit);
+  }
+  if (request->reply.status == 0 && !reserve_body(request, request->body_length + length)) {
+    request_drop_body(request);
+    request->discard_limit = 4 * limit + (1 << 20);
+  }
+  if (request->reply.status) return request->received > request->discard_limit ? cut(request) : MHD_YES;
+  memcpy(request->body + request->body_length, data, length);
+  request->body_length += length;
+  return MHD_YES;
+}
+
+enum MHD_Result request_complete(struct request *request) {
+  struct server *server = request->server;
+  if (!watchdog_set(&server->watchdog, request->peer, PEER_BUSY, NULL)) return MHD_NO;
+  if (request->reply.status) return request_send(request);
+  if (!route_classify_body(request)) return request_send(request);
+  if (atomic_load(&server->stopping) || !queue_reserve(&server->queue)) {
+    reply_error(&request->reply, 503, "queue_full", request->id,
+                "%lld requests are waiting already. Try again after the time in Retry-After.",
+                (long long)server->config->queue_capacity);
+    request->reply.retry_after = 1;
+    return request_send(request);
+  }
+  request->queued = true;
+  atomic_store(&request->phase, REQUEST_WAITING);
+  /* From here on the request belongs to whoever takes it from the queue, maybe before queue_push returns. */
+  MHD_suspend_connection(request->connection);
+  uint64_t now = clock_now();
+  queue_push(&server->queue, &request->item, now, now + CLOCK_MS * (uint64_t)server->config->queue_deadline_ms);
+  return MHD_YES;
+}
+
+void request_resume(struct request *request) {
+  struct MHD_Connection *connection = request->connection;
+  atomic_store(&request->phase, REQUEST_RESUMED);
+  MHD_resume_connection(connection);
+}
+
+void request_expire(struct request *request) {
+  request->queue_ns = clock_now() - request->item.pushed;
+  reply_error(&request->reply, 504, "deadline_exceeded", request->id,
+              "The request waited %lld ms for a worker and was given up. Try again when there is less load, or raise "
+              "queue_deadline_ms.",
+              (long long)request->server->config->queue_deadline_ms);
+  request_drop_body(request);
+  request_resume(request);
+}
+
+static struct MHD_Response *response_of(struct request *request) {
+  static const char no_memory[] = "{\"error\":{\"code\":\"out_of_memory\",\"message\":\"The server has no memory for this "
+                                  "reply. Try again later.\"},\"request_id\":null}\n";
+  struct reply *reply = &request->reply;
+  if (!reply->fixed && reply->body.failed) {
+    reply->status = 503;
+    reply->content_type = REPLY_JSON;
+    reply->fixed = no_memory;
+    reply->fixed_length = sizeof no_memory - 1;
+  }
+  if (reply->fixed) {
+    return MHD_create_response_from_buffer(reply->fixed_length, (void *)(uintptr_t)reply->fixed, MHD_RESPMEM_PERSISTENT);
+  }
+  size_t length = reply->body.length;
+  char *bytes = text_take(&reply->body);
+  struct MHD_Response *response = bytes ? MHD_create_response_from_buffer(length, bytes, MHD_RESPMEM_MUST_FREE) : NULL;
+  if (!response) free(bytes);
+  return response;
+}
+
+enum MHD_Result request_send(struct request *request) {
+  struct reply *reply = &request->reply;
+  request_drop_body(request);
+  if (request->gone) {
+    record(request);
+    atomic_store(&request->phase, REQUEST_SENT);
+    return MHD_NO;
+  }
+  if (request->queued) {
+    request->total_ns = clock_now() - request->received_ns;
+    if (reply->status == 200) route_classify_timing(request);
+  }
+  watchdog_set(&request->server->watchdog, request->peer, PEER_BUSY, NULL);
+  struct MHD_Response *response = response_of(request);
+  record(request);
+  atomic_store(&request->phase, REQUEST_SENT);
+  if (!response) return MHD_NO;
+  MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, reply->content_type);
+  MHD_add_response_header(response, "X-Request-Id", request->id);
+  if (reply->allow) MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, reply->allow);
+  if (reply->retry_after) {
+    char seconds[16];
+    snprintf(seconds, sizeof seconds, "%d", reply->retry_after);
+    MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
+  }
+  if (reply->close || atomic_load(&request->server->state) == SERVER_DRAINING) {
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
+  }
+  enum MHD_Result result = MHD_queue_response(request->connection, (unsigned)reply->status, response);
+  MHD_destroy_response(response);
+  return result;
+}
+
+static const char *client_of(const struct request *request, char *text, size_t size) {
+  const union MHD_ConnectionInfo *info = MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+  if (!info || !info->client_addr) return NULL;
+  if (info->client_addr->sa_family == AF_INET) {
+    return inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)info->client_addr)->sin_addr, text, (socklen_t)size);
+  }
+  if (info->client_addr->sa_family == AF_INET6) {
+    return inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)info->client_addr)->sin6_addr, text,
+                     (socklen_t)size);
+  }
+  return NULL;
+}
+
+static void log_access(const struct request *request, int code) {
+  uint64_t decode = 0, preprocess = 0, inference = 0;
+  char client[INET6_ADDRSTRLEN];
+  bool probe = !request->classifies && code < 400;
+  const struct log *log = &request->server->log;
+  if ((probe ? LOG_DEBUG : LOG_INFO) < log->level) return;
+  for (int i = 0; i < request->timing_count; i++) {
+    decode += request->timings[i].decode_ns;
+    preprocess += request->timings[i].preprocess_ns;
+    inference += request->timings[i].inference_ns;
+  }
+  struct log_field fields[] = {
+      log_string("request_id", request->id),
+      log_string("client", client_of(request, client, sizeof client)),
+      log_string("method", request->method),
+      log_string("path", request->path),
+      log_integer("code", code),
+      log_string("model", request->model ? request->model->name : NULL),
+      log_integer("bytes", (int64_t)request->received),
+      log_integer("images", request->timing_count),
+      log_ms("queue_ms", request->queue_ns),
+      log_ms("decode_ms", decode),
+      log_ms("preprocess_ms", preprocess),
+      log_ms("inference_ms", inference),
+      log_ms("total_ms", request->total_ns),
+  };
+  int count = request->queued ? 13 : request->classifies ? 7 : 5;
+  log_write(log, probe ? LOG_DEBUG : LOG_INFO, "request", fields, count);
+}
+
+void request_finish(struct request *request, enum MHD_RequestTerminationCode why) {
+  struct server *server = request->server;
+  int code = request->gone ? STATS_CODE_GONE : request->reply.status;
+  (void)why;
+  if (atomic_load(&request->phase) != REQUEST_SENT) {
+    /* It ended before there was a reply: the watchdog answered, or the client went away. */
+    bool slow = watchdog_timed_out(&server->watchdog, request->peer);
+    request->gone = !slow;
+    request->reply.status = code = slow ? 408 : STATS_CODE_GONE;
+    record(request);
+  }
+  log_access(request, code);
+  request_drop_body(request);
+  registry_release(request->model);
+  reply_release(&request->reply);
+  free(request->parts);
+  free(request->images);
+  free(request->timings);
+  watchdog_set(&server->watchdog, request->peer, PEER_IDLE, NULL);
+  if (request->classifies) atomic_fetch_sub(&server->classifying, 1);
+  atomic_fetch_sub(&server->in_flight, 1);
+  free(request);
+}

@@ -1,0 +1,85 @@
+/* One request from its first line to its reply: identification, body, and the hand-over between I/O thread and worker.
+ *
+ * Life: request_create (first line) -> request_begin (headers) -> request_receive (body) -> request_complete (last byte). A
+ * classification is then suspended and queued; a worker (or the watchdog, at its deadline) fills reply and resumes it;
+ * request_send hands the reply to libmicrohttpd; request_finish (sent, or the client has gone) logs and frees.
+ * Exactly one thread owns a request at any time: the connection's I/O thread, except between queue_push and resuming. */
+#ifndef REQUEST_H
+#define REQUEST_H
+
+#include "models/image/image.h"
+#include "server/multipart.h"
+#include "server/reply.h"
+#include "server/server.h"
+
+#include <microhttpd.h>
+
+enum request_phase {
+  REQUEST_NEW,       /* the request line has arrived */
+  REQUEST_RECEIVING, /* the body arrives */
+  REQUEST_WAITING,   /* suspended: in the queue or with a worker */
+  REQUEST_RESUMED,   /* `reply` is there, or `gone` */
+  REQUEST_SENT,      /* handed to libmicrohttpd */
+};
+
+enum { REQUEST_MAX_ID = 128, REQUEST_LOG_PATH = 200 };
+
+struct request_image {
+  const uint8_t *bytes; /* in the body */
+  size_t length;
+};
+
+struct request {
+  struct queue_item item; /* first: the queue's items are requests */
+  struct server *server;
+  struct MHD_Connection *connection;
+  struct peer *peer;
+  _Atomic int phase; /* enum request_phase */
+  char id[REQUEST_MAX_ID + 1];
+  char method[16], path[REQUEST_LOG_PATH + 1]; /* for the log, cut to length */
+  bool bad_path;                               /* has a zero byte, which would cut it short */
+  const struct route *route;                   /* NULL: no such path */
+  char model_name[CONFIG_MAX_NAME + 1];        /* "": the default one */
+  int top_k;                                   /* 0: not given yet */
+  bool classifies;                             /* counts in hwgqd_requests_total */
+  bool gone;                                   /* the client closed the connection while it waited */
+
+  /* body */
+  uint8_t *body;
+  size_t body_length, body_capacity;
+  uint64_t content_length; /* as stated; 0 when not stated */
+  uint64_t received;       /* bytes so far, kept or discarded */
+  uint64_t discard_limit;  /* when a reply stands already, so much more is read before the connection is cut */
+
+  /* classification */
+  struct served_model *model; /* reference */
+  struct multipart_part *parts;
+  struct request_image *images; /* image_count, in order */
+  int image_count;
+  bool several;                /* the reply has `results` */
+  struct stats_image *timings; /* of the images that were classified */
+  int timing_count;
+
+  struct reply reply;
+  uint64_t received_ns, queue_ns, total_ns;
+  bool queued;
+};
+
+struct request *request_create(struct server *server, struct MHD_Connection *connection, const char *uri);
+enum MHD_Result request_begin(struct request *request, const char *path, const char *method);
+enum MHD_Result request_receive(struct request *request, const char *data, size_t length);
+enum MHD_Result request_complete(struct request *request);
+enum MHD_Result request_send(struct request *request);
+void request_finish(struct request *request, enum MHD_RequestTerminationCode why);
+
+/* By the thread that took the request from the queue: `reply` stands, wake the connection. */
+void request_resume(struct request *request);
+/* As a reply: 504, no work was done. */
+void request_expire(struct request *request);
+/* Frees the body as soon as it has been used. */
+void request_drop_body(struct request *request);
+/* A header of the request, or NULL. */
+const char *request_header(const struct request *request, const char *name);
+const char *request_query(const struct request *request, const char *name);
+
+#endif

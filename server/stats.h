@@ -1,0 +1,63 @@
+/* What happened to the requests of one network: counts by status code and durations by stage, since the start and over the last
+ * minute. /stats and /metrics read the same numbers. Writers and readers hold a short mutex; no one waits for inference. */
+#ifndef STATS_H
+#define STATS_H
+
+#include "server/histogram.h"
+
+#include <stdbool.h>
+
+enum stats_stage { STATS_QUEUE, STATS_DECODE, STATS_PREPROCESS, STATS_INFERENCE, STATS_TOTAL, STATS_STAGES };
+const char *stats_stage_name(enum stats_stage stage);
+
+enum {
+  STATS_SLOT_SECONDS = 5, /* the last minute is kept in slots of this length */
+  STATS_SLOTS = 60 / STATS_SLOT_SECONDS,
+  STATS_BOUNDS = 20,    /* upper bounds of the Prometheus histogram, see stats_bounds */
+  STATS_CODES = 16,     /* distinct status codes */
+  STATS_CODE_GONE = 499 /* the client closed the connection before it had its answer */
+};
+
+/* Upper bounds (inclusive) of the Prometheus buckets, nanoseconds, increasing. */
+extern const uint64_t stats_bounds[STATS_BOUNDS];
+
+struct stats_counts {
+  uint64_t ok, failed, rejected, expired, images;
+};
+
+struct stats_code {
+  int code; /* HTTP status; 0 ends the list */
+  uint64_t count;
+};
+
+struct stats_stage_metrics {
+  uint64_t count, sum, bounds[STATS_BOUNDS]; /* bounds[i]: values in (stats_bounds[i-1], stats_bounds[i]] */
+};
+
+/* One finished request. Durations of stages that did not happen are left out with `has`. */
+struct stats_request {
+  int code;
+  bool has_queue, has_total;
+  uint64_t queue_ns, total_ns;
+};
+
+struct stats_image {
+  uint64_t decode_ns, preprocess_ns, inference_ns;
+};
+
+struct stats;
+struct stats *stats_create(void); /* NULL: no memory */
+void stats_destroy(struct stats *stats);
+uint64_t stats_bytes(void); /* of one struct stats */
+/* Adds one request and its `image_count` classified images at once, so that a reader sees all of it or nothing. `now`:
+ * clock_now(). */
+void stats_record(struct stats *stats, const struct stats_request *request, const struct stats_image *images, int image_count,
+                  uint64_t now);
+
+/* A consistent copy. window_seconds 0: since the start; else the last so many seconds, 1 to 60, rounded up to whole slots.
+ * stages[STATS_STAGES] must have room; it is overwritten. */
+void stats_read(struct stats *stats, int window_seconds, uint64_t now, struct stats_counts *counts, struct histogram *stages);
+/* As above for /metrics: codes[STATS_CODES], stages[STATS_STAGES]; always since the start. */
+void stats_read_metrics(struct stats *stats, struct stats_code *codes, struct stats_stage_metrics *stages, uint64_t *images);
+
+#endif

@@ -1,0 +1,187 @@
+#include "server/watchdog.h"
+
+#include "server/clock.h"
+#include "server/reply.h"
+#include "server/request.h"
+#include "server/server.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+enum { TICK_MS = 20 }; /* how late a deadline may be noticed */
+
+static struct peer_list *list_of(struct watchdog *watchdog, enum peer_state state) {
+  return state == PEER_IDLE ? &watchdog->idle : state == PEER_RECEIVING ? &watchdog->receiving : NULL;
+}
+
+static void unlink_peer(struct watchdog *watchdog, struct peer *peer) {
+  struct peer_list *list = list_of(watchdog, peer->state);
+  if (!list) return;
+  if (peer->previous) {
+    peer->previous->next = peer->next;
+  } else {
+    list->first = peer->next;
+  }
+  if (peer->next) {
+    peer->next->previous = peer->previous;
+  } else {
+    list->last = peer->previous;
+  }
+  peer->previous = peer->next = NULL;
+}
+
+static void link_peer(struct watchdog *watchdog, struct peer *peer, enum peer_state state) {
+  const struct config *config = watchdog->server->config;
+  struct peer_list *list = list_of(watchdog, state);
+  peer->state = state;
+  if (!list) return;
+  peer->deadline =
+      clock_now() + CLOCK_MS * (uint64_t)(state == PEER_IDLE ? config->idle_timeout_ms : config->request_timeout_ms);
+  peer->previous = list->last;
+  peer->next = NULL;
+  if (list->last) {
+    list->last->next = peer;
+  } else {
+    list->first = peer;
+  }
+  list->last = peer;
+}
+
+struct peer *watchdog_add(struct watchdog *watchdog, int fd) {
+  struct peer *peer = calloc(1, sizeof *peer);
+  if (!peer) return NULL;
+  peer->fd = fd;
+  pthread_mutex_lock(&watchdog->mutex);
+  link_peer(watchdog, peer, PEER_IDLE);
+  if (watchdog->peers++ == 0) pthread_cond_signal(&watchdog->changed);
+  pthread_mutex_unlock(&watchdog->mutex);
+  return peer;
+}
+
+void watchdog_remove(struct watchdog *watchdog, struct peer *peer) {
+  if (!peer) return;
+  pthread_mutex_lock(&watchdog->mutex);
+  unlink_peer(watchdog, peer);
+  watchdog->peers--;
+  pthread_mutex_unlock(&watchdog->mutex);
+  free(peer);
+}
+
+bool watchdog_set(struct watchdog *watchdog, struct peer *peer, enum peer_state state, const char *request_id) {
+  pthread_mutex_lock(&watchdog->mutex);
+  bool alive = !peer->timed_out;
+  if (alive && peer->state != state) {
+    unlink_peer(watchdog, peer);
+    link_peer(watchdog, peer, state);
+  }
+  if (request_id) {
+    strncpy(peer->request_id, request_id, sizeof peer->request_id - 1);
+    peer->request_id[sizeof peer->request_id - 1] = 0;
+  }
+  pthread_mutex_unlock(&watchdog->mutex);
+  return alive;
+}
+
+bool watchdog_timed_out(struct watchdog *watchdog, struct peer *peer) {
+  pthread_mutex_lock(&watchdog->mutex);
+  bool timed_out = peer->timed_out;
+  pthread_mutex_unlock(&watchdog->mutex);
+  return timed_out;
+}
+
+int watchdog_peers(struct watchdog *watchdog) {
+  pthread_mutex_lock(&watchdog->mutex);
+  int peers = watchdog->peers;
+  pthread_mutex_unlock(&watchdog->mutex);
+  return peers;
+}
+
+void watchdog_close_idle(struct watchdog *watchdog) {
+  pthread_mutex_lock(&watchdog->mutex);
+  for (struct peer *peer = watchdog->idle.first; peer; peer = peer->next) shutdown(peer->fd, SHUT_RDWR);
+  pthread_mutex_unlock(&watchdog->mutex);
+}
+
+/* The answer to a request that did not arrive in time. libmicrohttpd cannot answer in the middle of a body, so the bytes go to
+ * the socket directly; the mutex keeps the descriptor open and the connection in this state meanwhile. */
+static void time_out(struct watchdog *watchdog, struct peer *peer) {
+  struct reply reply = {0};
+  struct text raw = {0};
+  reply_error(&reply, 408, "slow_request", peer->request_id,
+              "The request did not arrive completely within %lld ms. Send it faster, or raise request_timeout_ms.",
+              (long long)watchdog->server->config->request_timeout_ms);
+  reply_raw(&reply, peer->request_id, &raw);
+  if (!raw.failed) {
+    ssize_t ignored = send(peer->fd, raw.data, raw.length, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)ignored;
+  }
+  shutdown(peer->fd, SHUT_RDWR);
+  text_release(&raw);
+  reply_release(&reply);
+  peer->timed_out = true;
+}
+
+static void check_peers(struct watchdog *watchdog, uint64_t now) {
+  struct peer *peer;
+  while ((peer = watchdog->receiving.first) && peer->deadline <= now) {
+    time_out(watchdog, peer);
+    unlink_peer(watchdog, peer);
+    peer->state = PEER_BUSY;
+  }
+  while ((peer = watchdog->idle.first) && peer->deadline <= now) {
+    shutdown(peer->fd, SHUT_RDWR);
+    unlink_peer(watchdog, peer);
+    peer->timed_out = true;
+    peer->state = PEER_BUSY;
+  }
+}
+
+static void *watch(void *argument) {
+  struct watchdog *watchdog = argument;
+  pthread_mutex_lock(&watchdog->mutex);
+  while (!watchdog->stop) {
+    if (watchdog->peers == 0) {
+      pthread_cond_wait(&watchdog->changed, &watchdog->mutex);
+      continue;
+    }
+    uint64_t now = clock_now(), wake = now + TICK_MS * CLOCK_MS;
+    check_peers(watchdog, now);
+    pthread_mutex_unlock(&watchdog->mutex);
+    struct queue_item *item = queue_expire(&watchdog->server->queue, now);
+    while (item) {
+      struct queue_item *next = item->next;
+      request_expire((struct request *)item);
+      item = next;
+    }
+    pthread_mutex_lock(&watchdog->mutex);
+    struct timespec until = {.tv_sec = (time_t)(wake / CLOCK_SECOND), .tv_nsec = (long)(wake % CLOCK_SECOND)};
+    if (!watchdog->stop) pthread_cond_timedwait(&watchdog->changed, &watchdog->mutex, &until);
+  }
+  pthread_mutex_unlock(&watchdog->mutex);
+  return NULL;
+}
+
+bool watchdog_start(struct watchdog *watchdog, struct server *server) {
+  pthread_condattr_t attributes;
+  *watchdog = (struct watchdog){.server = server};
+  if (pthread_mutex_init(&watchdog->mutex, NULL)) return false;
+  pthread_condattr_init(&attributes);
+  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+  pthread_cond_init(&watchdog->changed, &attributes);
+  pthread_condattr_destroy(&attributes);
+  watchdog->running = pthread_create(&watchdog->thread, NULL, watch, watchdog) == 0;
+  return watchdog->running;
+}
+
+void watchdog_stop(struct watchdog *watchdog) {
+  if (!watchdog->running) return;
+  pthread_mutex_lock(&watchdog->mutex);
+  watchdog->stop = true;
+  pthread_cond_signal(&watchdog->changed);
+  pthread_mutex_unlock(&watchdog->mutex);
+  pthread_join(watchdog->thread, NULL);
+  pthread_cond_destroy(&watchdog->changed);
+  pthread_mutex_destroy(&watchdog->mutex);
+  watchdog->running = false;
+}

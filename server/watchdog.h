@@ -1,0 +1,55 @@
+/* Deadlines that libmicrohttpd does not keep: a request that drips in (its idle timer restarts with every byte), an idle
+ * connection, and a request that waits in the queue. One thread looks at all of them while there is anything to look at. */
+#ifndef WATCHDOG_H
+#define WATCHDOG_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct server;
+
+enum peer_state {
+  PEER_IDLE,      /* no request: closed at its deadline */
+  PEER_RECEIVING, /* a request arrives: answered 408 and closed at its deadline */
+  PEER_BUSY,      /* the server's turn: nothing to watch */
+};
+
+/* One connection. Belongs to libmicrohttpd's connection (its socket context); linked in the list of its state. */
+struct peer {
+  struct peer *previous, *next;
+  int fd; /* open as long as the peer is linked or busy */
+  enum peer_state state;
+  bool timed_out; /* answered 408 */
+  uint64_t deadline;
+  char request_id[129]; /* of the request that is being received, for a 408 */
+};
+
+/* Peers of one state, all with the same patience, so the first has the earliest deadline. */
+struct peer_list {
+  struct peer *first, *last;
+};
+
+struct watchdog {
+  struct server *server;
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
+  pthread_t thread;
+  struct peer_list idle, receiving;
+  int peers; /* of any state */
+  bool stop, running;
+};
+
+bool watchdog_start(struct watchdog *watchdog, struct server *server);
+void watchdog_stop(struct watchdog *watchdog);
+/* A new connection: idle. NULL: no memory. */
+struct peer *watchdog_add(struct watchdog *watchdog, int fd);
+void watchdog_remove(struct watchdog *watchdog, struct peer *peer);
+/* False when the peer has timed out meanwhile: its request must not go on. `request_id` is for PEER_RECEIVING. */
+bool watchdog_set(struct watchdog *watchdog, struct peer *peer, enum peer_state state, const char *request_id);
+bool watchdog_timed_out(struct watchdog *watchdog, struct peer *peer);
+int watchdog_peers(struct watchdog *watchdog);
+/* Half-closes every idle connection's socket so that libmicrohttpd closes it. For the end of the drain. */
+void watchdog_close_idle(struct watchdog *watchdog);
+
+#endif

@@ -1,0 +1,180 @@
+"""A real hwgqd on a free loopback port, and a client that shows every byte."""
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+
+
+class Reply:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def code(self):
+        """The error code of the reply, or None."""
+        try:
+            return self.json["error"]["code"]
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+class Daemon:
+    """with Daemon(build, folder, "--models", ...) as d: d.get("/stats"). It ends with SIGTERM and must exit with 0."""
+
+    count = 0
+
+    def __init__(self, build, folder, *flags, wait=True):
+        Daemon.count += 1
+        self.port_file = os.path.join(folder, "port-%d" % Daemon.count)
+        self.log_path = os.path.join(folder, "log-%d" % Daemon.count)
+        if os.path.exists(self.port_file):
+            os.remove(self.port_file)
+        self.log_file = open(self.log_path, "wb")
+        self.process = subprocess.Popen(
+            [os.path.join(build, "hwgqd"), "--listen", "127.0.0.1:0", "--port-file", self.port_file, *flags],
+            stderr=self.log_file)
+        self.port = None
+        self.exit_code = None
+        end = time.monotonic() + 30
+        while wait and self.port is None:
+            try:
+                with open(self.port_file) as stream:
+                    text = stream.read()
+                if text.endswith("\n"):
+                    self.port = int(text)
+            except FileNotFoundError:
+                pass
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError("hwgqd did not start:\n" + self.log())
+            time.sleep(0.01)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def wait(self, timeout=30):
+        """Exit code; the process is killed when it takes longer, and the code is then None."""
+        if self.exit_code is None:
+            try:
+                self.exit_code = self.process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.log_file.close()
+        return self.exit_code
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def log(self):
+        with open(self.log_path, "rb") as stream:
+            return stream.read().decode("utf-8", "replace")
+
+    def events(self):
+        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+
+    def url(self, path):
+        return "http://127.0.0.1:%d%s" % (self.port, path)
+
+    def request(self, method, path, body=None, headers=None, timeout=60):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path, body=body, headers=headers or {})
+            reply = connection.getresponse()
+            return Reply(reply.status, reply.headers, reply.read())
+        finally:
+            connection.close()
+
+    def get(self, path, headers=None):
+        return self.request("GET", path, headers=headers)
+
+    def post(self, path, body, content_type="image/jpeg", headers=None, timeout=60):
+        return self.request("POST", path, body, dict(headers or {}, **{"Content-Type": content_type}), timeout)
+
+    def form(self, path, parts, timeout=60):
+        """parts: (field, bytes) pairs."""
+        body, content_type = form(parts)
+        return self.post(path, body, content_type, timeout=timeout)
+
+    def connect(self, timeout=20):
+        return socket.create_connection(("127.0.0.1", self.port), timeout)
+
+    def raw(self, data, timeout=20):
+        """Sends bytes, returns all bytes until the server closes or is silent for a while after its reply."""
+        with self.connect(timeout) as connection:
+            try:
+                connection.sendall(data)
+            except OSError:
+                pass
+            return read_all(connection)
+
+
+def read_all(connection):
+    received = b""
+    try:
+        while True:
+            piece = connection.recv(65536)
+            if not piece:
+                return received
+            received += piece
+            connection.settimeout(0.5)
+    except OSError:
+        return received
+
+
+def form(parts):
+    boundary = "----hwgqd-test-boundary"
+    pieces = []
+    for field, content in parts:
+        name = ' filename="x.jpg";' if len(content) > 40 else ""
+        pieces.append(('--%s\r\nContent-Disposition: form-data;%s name="%s"\r\n\r\n' % (boundary, name, field)).encode())
+        pieces += content, b"\r\n"
+    pieces.append(("--%s--\r\n" % boundary).encode())
+    return b"".join(pieces), "multipart/form-data; boundary=" + boundary
+
+
+def metrics(text):
+    """The samples of a Prometheus text, by name with labels; raises ValueError for what the format does not allow."""
+    samples, types, helps, current = {}, {}, set(), None
+    for line in text.splitlines():
+        if line.startswith("# HELP "):
+            name = line.split(" ", 3)[2]
+            if name in helps:
+                raise ValueError("two HELP lines for " + name)
+            helps.add(name)
+        elif line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ")
+            if name in types:
+                raise ValueError("two TYPE lines for " + name)
+            types[name] = kind
+            current = name
+        elif line and not line.startswith("#"):
+            key, value = line.rsplit(" ", 1)
+            name = key.split("{")[0]
+            if name != current and not (types.get(current) == "histogram" and name in
+                                        (current + "_bucket", current + "_sum", current + "_count")):
+                raise ValueError("sample outside of its family: " + line)
+            if current not in helps:
+                raise ValueError("no HELP for " + current)
+            if types[current] == "counter" and not name.endswith("_total"):
+                raise ValueError("counter without _total: " + name)
+            if key in samples:
+                raise ValueError("sample twice: " + key)
+            samples[key] = float(value)
+    if not text.endswith("\n"):
+        raise ValueError("no line end at the end")
+    return samples

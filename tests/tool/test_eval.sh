@@ -1,0 +1,60 @@
+# Three classes of the model, by name: labels follow names, not positions.
+data=$folder/data
+mkdir -p "$data/test/1" "$data/test/4" "$data/test/8" "$data/train/1"
+cp tests/images/baseline.jpg tests/images/gray.jpg "$data/test/1"
+cp tests/images/orientation-*.jpg "$data/test/4"
+cp tests/images/odd.jpg tests/images/one.jpg tests/images/cmyk.jpg "$data/test/8"
+cp tests/images/large.jpg "$data/train/1"
+tar -cJf "$data.tar.xz" -C "$folder" data
+
+ok "text" runs 0 eval "$model" "$data"
+ok "text: images" prints "test, 13 images"
+for line in top-1 top-5 loss speed; do ok "text: $line" prints "$line"; done
+ok "json" runs 0 eval --json --verbose "$model" "$data" --predictions "$folder/predictions"
+ok "json" json '.[0] | .images == 13 and .split == "test" and .top1 >= 0 and .top1 <= .top5 and .loss > 0 and .images_per_s > 0'
+ok "json: classes by name" json '.[0].classes | length == 10 and .[1].images == 2 and .[4].images == 8 and .[8].images == 3 and .[0].images == 0'
+cp "$folder/out" "$folder/first"
+
+# The predictions file says what classify says.
+agree() {
+  local file truth predicted probability
+  [ "$(wc -l <"$folder/predictions")" -eq 13 ] || return 1
+  while IFS=$'\t' read -r file truth predicted probability; do
+    [ "$truth" = "$(basename "$(dirname "$file")")" ] || return 1
+    "$hwgq" classify --json --top-k 1 "$model" "$data/$file" |
+      jq -e --argjson c "$predicted" --argjson p "$probability" \
+        '.predictions[0] | .class == $c and .probability == $p' >/dev/null || return 1
+  done <"$folder/predictions"
+}
+ok "eval and classify agree" agree
+right=$(awk -F'\t' '$2 == $3' "$folder/predictions" | wc -l)
+ok "top-1 is what the predictions add up to" test "$(jq ".top1 * 13 | round" "$folder/first")" -eq "$right"
+
+figures='.[0] | [.images, .top1, .top5, .loss]'
+jq -s "$figures" "$folder/first" >"$folder/one"
+for how in "$data.tar.xz" "$data --threads 1" "$data --threads 5"; do
+  # shellcheck disable=SC2086
+  ok "eval $how" runs 0 eval --json "$model" $how
+  jq -s "$figures" "$folder/out" >"$folder/two"
+  ok "eval $how: the same figures" cmp -s "$folder/one" "$folder/two"
+done
+ok "reference" runs 0 eval --json --reference "$model" "$data"
+ok "reference agrees" json '.[0].reference | .top1_differs == 0 and .over_tolerance == 0 and .largest_difference < .tolerance'
+ok "reference as text" runs 0 eval --reference --limit 2 "$model" "$data"
+ok "reference as text" prints "differs from the engine's on 0 images"
+ok "limit" runs 0 eval --json --verbose --limit 3 "$model" "$data"
+ok "limit" json '.[0] | .images == 3 and .classes[1].images == 1 and .classes[4].images == 1 and .classes[8].images == 1'
+ok "train split" runs 0 eval --json --split train "$model" "$data"
+ok "train split" json '.[0] | .images == 1 and .split == "train"'
+
+mkdir -p "$folder/other/zebra" && cp tests/images/one.jpg "$folder/other/zebra"
+ok "unknown class" runs 1 eval "$model" "$folder/other"
+ok "unknown class is named" complains "'zebra'"
+cp tests/images/truncated.jpg "$data/test/4/bad.jpg"
+ok "damaged image" runs 1 eval "$model" "$data"
+ok "damaged image is named" complains "test/4/bad.jpg"
+ok "missing data" runs 1 eval "$model" "$folder/nowhere"
+ok "missing data is named" complains "nowhere"
+ok "predictions that cannot be written" runs 1 eval "$model" "$data.tar.xz" --predictions "$folder/no/file"
+ok "wrong split" runs 2 eval "$model" "$data" --split both
+ok "no data" runs 2 eval "$model"

@@ -1,0 +1,99 @@
+# Training from the command line, on a handful of images: what is written, interruption and resumption, refusals.
+set_of_images() { # FOLDER: two classes, told apart by color
+  local split
+  for split in train test; do
+    mkdir -p "$1/$split/color" "$1/$split/gray"
+    cp tests/images/baseline.jpg tests/images/orientation-[1-8].jpg "$1/$split/color"
+    cp tests/images/gray.jpg "$1/$split/gray"
+    for copy in 2 3 4 5 6; do cp tests/images/gray.jpg "$1/$split/gray/$copy.jpg"; done
+  done
+}
+few=$folder/few
+set_of_images "$few"
+# Seconds differ between runs; the digest is of the weights.
+digest() { grep -o 'xxh3:[0-9a-f]*' "$folder/out"; }
+small=(--width 0.04 --batch 5 --threads 2 --pad 1)
+
+ok "train" runs 0 train vgg-small "$few" -o "$folder/a.hwgq" "${small[@]}" --epochs 3 --log "$folder/a.log"
+ok "train: counts" prints "15 images to train on, 15 to test, 2 classes"
+ok "train: a line an epoch" prints "epoch 3/3: loss "
+first=$(digest)
+ok "train: log" jq -s -e 'length == 3 and ([.[].epoch] == [1, 2, 3]) and all(.[]; .loss > 0 and .train_accuracy <= 1 and
+  .test_accuracy <= 1 and .images_per_second > 0 and .lr > 0 and .seconds > 0)' "$folder/a.log" >/dev/null
+ok "train: the model works" runs 0 classify --json "$folder/a.hwgq" tests/images/gray.jpg
+ok "train: labels are the folders" json '[.[0].predictions[].label] | sort == ["color", "gray"]'
+ok "train: eval agrees with the trainer" runs 0 eval --json "$folder/a.hwgq" "$few"
+ok "train: eval agrees with the trainer" test "$(jq .top1 "$folder/out" | cut -c1-5)" = "$(tail -1 "$folder/a.log" | jq .test_accuracy | cut -c1-5)"
+
+ok "train: one thread" runs 0 train vgg-small "$few" -o "$folder/b.hwgq" "${small[@]}" --epochs=3 --threads=1
+ok "train: the same weights" test "$(digest)" = "$first"
+ok "train: another seed" runs 0 train vgg-small "$few" -o "$folder/b.hwgq" "${small[@]}" --epochs 3 --seed 2
+ok "train: other weights" test "$(digest)" != "$first"
+ok "export" runs 0 train --resume "$folder/a.hwgq.checkpoint" --export-only -o "$folder/c.hwgq"
+ok "export: the same weights" test "$(digest)" = "$first"
+ok "export: the same file" cmp -s "$folder/a.hwgq" "$folder/c.hwgq"
+
+# A long run, interrupted after its first checkpoint, continues to where the uninterrupted one went.
+long=(vgg-small "$few" "${small[@]}" --epochs 50)
+ok "long run" runs 0 train "${long[@]}" -o "$folder/d.hwgq"
+first=$(digest)
+interrupt() { # SIGNAL
+  "$hwgq" train "${long[@]}" -o "$folder/e.hwgq" >"$folder/out" 2>"$folder/err" &
+  local run=$! status
+  until [ -e "$folder/e.hwgq.checkpoint" ] || ! kill -0 "$run" 2>/dev/null; do sleep 0.01; done
+  kill "-$1" "$run"
+  wait "$run"
+  status=$?
+  [ "$status" -eq 130 ] || { echo "  exit code $status, not 130"; return 1; }
+}
+for signal in INT TERM; do
+  rm -f "$folder"/e.hwgq*
+  ok "interrupted by $signal" interrupt "$signal"
+  ok "interrupted: says how to go on" complains "hwgq train --resume $folder/e.hwgq.checkpoint -o $folder/e.hwgq"
+  ok "interrupted: no model" test ! -e "$folder/e.hwgq"
+  ok "resumed" runs 0 train --resume "$folder/e.hwgq.checkpoint" -o "$folder/e.hwgq"
+  ok "resumed: the same weights" test "$(digest)" = "$first"
+done
+
+printf 'dog\r\ncat\n' >"$folder/names"
+ok "labels" runs 0 train vgg-small "$few" -o "$folder/f.hwgq" "${small[@]}" --epochs 1 --labels "$folder/names" --optimizer sgd --lr 0.01 \
+  --bits 3 --levels free --schedule constant --no-test --zoom 0.2 --mean 120,110,100 --scale 1/128
+ok "labels" runs 0 classify --json "$folder/f.hwgq" tests/images/gray.jpg
+ok "labels" json '[.[0].predictions[].label] | sort == ["cat", "dog"]'
+ok "sign" runs 0 train vgg-small "$few" -o "$folder/s.hwgq" "${small[@]}" --epochs 1 --levels sign --classifier-rate 1
+ok "sign: eval agrees" runs 0 eval --reference "$folder/s.hwgq" "$few"
+ok "recipe" runs 0 inspect "$folder/f.hwgq"
+ok "recipe" prints '"lr"'
+ok "gray" runs 0 train lenet "$few" -o "$folder/g.hwgq" --width 0.2 --epochs 1 --batch 4 --limit 8 --invert yes
+ok "gray: limit" prints "8 images to train on, 8 to test"
+
+# refused CODE TEXT ARGUMENT...
+refused() {
+  local code=$1 text=$2
+  shift 2
+  runs "$code" train "$@" && complains "$text"
+}
+printf 'one\n' >"$folder/name"
+cp tests/images/gray.jpg "$folder/image.checkpoint"
+head -c 5000 "$folder/a.hwgq.checkpoint" >"$folder/cut.checkpoint"
+ok "refused: nothing" refused 2 "give a network and data"
+ok "refused: no output" refused 2 "-o OUT.hwgq" lenet "$few"
+ok "refused: network" refused 1 'no network "vgg-large"' vgg-large "$few" -o "$folder/x"
+ok "refused: data" refused 1 nowhere lenet "$folder/nowhere" -o "$folder/x"
+ok "refused: option" refused 2 "--widht" lenet "$few" --widht 1
+ok "refused: value" refused 2 'epochs cannot be "many"' lenet "$few" -o "$folder/x" --epochs many
+ok "refused: flag with value" refused 2 "takes no value" lenet "$few" --no-test=1
+ok "refused: missing value" refused 2 "--epochs needs a value" lenet "$few" --epochs
+ok "refused: third operand" refused 2 "one argument too many" lenet "$few" more
+ok "refused: labels" refused 1 "has 1 labels" vgg-small "$few" -o "$folder/x" "${small[@]}" --labels "$folder/name"
+ok "refused: export without a checkpoint" refused 2 "--export-only needs" lenet "$few" -o "$folder/x" --export-only
+ok "refused: not a checkpoint" refused 2 image.checkpoint --resume "$folder/image.checkpoint" -o "$folder/x"
+ok "refused: half a checkpoint" refused 2 cut.checkpoint --resume "$folder/cut.checkpoint" -o "$folder/x"
+ok "refused: a model is no checkpoint" refused 2 "not a training checkpoint" --resume "$folder/a.hwgq" -o "$folder/x"
+ok "refused: another network" refused 1 "another network" --resume "$folder/a.hwgq.checkpoint" -o "$folder/x" --width 0.1
+ok "refused: another optimizer's checkpoint" refused 1 "another optimizer" --resume "$folder/f.hwgq.checkpoint" -o "$folder/x" --optimizer adam
+ok "refused: log that cannot be written" refused 1 "$folder/no/log" vgg-small "$few" -o "$folder/x" "${small[@]}" --log "$folder/no/log"
+ok "refused: checkpoint that cannot be written" refused 1 "$folder/no" vgg-small "$few" -o "$folder/x" "${small[@]}" --epochs 1 --checkpoint "$folder/no/x"
+ok "refused: learning rate that explodes" refused 1 "try a lower --lr" vgg-small "$few" -o "$folder/x" "${small[@]}" --lr 1000 --optimizer sgd --weight-decay 1 --epochs 40
+ok "help" runs 0 train --help
+ok "help" prints "usage: hwgq train NETWORK DATA"

@@ -1,0 +1,483 @@
+/* Whole training runs on a tiny set: they learn, they do not depend on the number of threads, they continue exactly from a
+ * checkpoint, bad checkpoints are refused, and the exported model computes what the trainer computed. */
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/safetensors.h"
+#include "models/networks/networks.h"
+#include "models/train/checkpoint.h"
+#include "models/train/export.h"
+#include "tests/support/support.h"
+
+enum { IMAGES = 64, SIDE = 16, CLASSES = 4, EPOCHS = 4 };
+
+static struct hwgq_error error;
+static struct blas blas;
+static const struct hwgq_quantizer two_bits = {
+    .level_count = 3, .centers = {0.538f, 1.076f, 1.614f}, .thresholds = {0, 0.807f, 1.345f}};
+
+/* ---- a run -------------------------------------------------------------------------------------------------------------- */
+
+/* Each class has its bright quarter, under noise. */
+static struct dataset *make_images(void) {
+  struct dataset *images = calloc(1, sizeof *images);
+  ck_assert_ptr_nonnull(images);
+  *images = (struct dataset){.count = IMAGES, .height = SIDE, .width = SIDE, .channels = 3, .class_count = CLASSES};
+  images->pixels = malloc(IMAGES * SIDE * SIDE * 3);
+  images->labels = malloc(IMAGES * sizeof *images->labels);
+  ck_assert_ptr_nonnull(images->pixels);
+  ck_assert_ptr_nonnull(images->labels);
+  struct support_random random = {.state = 11};
+  for (int i = 0; i < IMAGES; i++) {
+    images->labels[i] = i % CLASSES;
+    for (int p = 0; p < SIDE * SIDE * 3; p++) {
+      int quarter = (p / 3 % SIDE >= SIDE / 2) + 2 * (p / 3 / SIDE >= SIDE / 2);
+      images->pixels[i * SIDE * SIDE * 3 + p] =
+          (uint8_t)(support_random_int(&random, 0, 155) + (quarter == i % CLASSES ? 100 : 0));
+    }
+  }
+  return images;
+}
+
+static void free_images(struct dataset *images) {
+  free(images->pixels);
+  free(images->labels);
+  free(images);
+}
+
+struct run {
+  struct dataset *images;
+  struct pool *pool;
+  struct hwgq_network *network;
+  struct trainer *trainer;
+};
+
+static struct trainer_options default_options(enum optimizer_kind kind) {
+  return (struct trainer_options){
+      .epochs = EPOCHS,
+      .batch = 10, /* does not divide the images: some are left over in each epoch */
+      .seed = 3,
+      .preprocess = {.mean = {100, 100, 100}, .scale = {1.0f / 64, 1.0f / 64, 1.0f / 64}},
+      .augmentation = {.mirror = false, .pad = 1, .zoom = 0.1f},
+      .optimizer = {.kind = kind,
+                    .rate = kind == OPTIMIZER_ADAM ? 0.01 : 0.05,
+                    .classifier = 0.5,
+                    .momentum = 0.9,
+                    .power = 1,
+                    .warmup = 0.1},
+  };
+}
+
+static void open_run(struct run *run, struct trainer_options options, int threads) {
+  run->images = make_images();
+  ck_assert_int_eq(pool_create(threads, &run->pool, &error), HWGQ_OK);
+  enum hwgq_status status =
+      networks_build("vgg-small", (struct hwgq_shape){3, SIDE, SIDE}, CLASSES, 0.07, &two_bits, &run->network, &error);
+  ck_assert_msg(status == HWGQ_OK, "%s", error.message);
+  status = trainer_create(&options, run->network, run->images, run->pool, &blas, &run->trainer, &error);
+  ck_assert_msg(status == HWGQ_OK, "%s", error.message);
+}
+
+static void close_run(struct run *run) {
+  trainer_destroy(run->trainer);
+  hwgq_network_destroy(run->network);
+  pool_destroy(run->pool);
+  free_images(run->images);
+}
+
+/* Up to `steps` steps further, through the ends of epochs. */
+static void go(struct trainer *trainer, int steps) {
+  while (steps-- > 0 && !trainer_finished(trainer)) {
+    trainer_step(trainer);
+    if (trainer_epoch_complete(trainer)) trainer_next_epoch(trainer);
+  }
+}
+
+static void assert_same_floats(const char *what, const float *a, const float *b, size_t count) {
+  ck_assert_msg(memcmp(a, b, count * sizeof *a) == 0, "%s differs", what);
+}
+
+/* Bit for bit: weights, optimizer, statistics, position. */
+static void assert_same(const struct trainer *a, const struct trainer *b) {
+  ck_assert_int_eq(a->epoch, b->epoch);
+  ck_assert_int_eq(a->step, b->step);
+  ck_assert_int_eq(a->right, b->right);
+  ck_assert(a->loss_sum == b->loss_sum);
+  ck_assert_int_eq(a->optimizer->step, b->optimizer->step);
+  for (int i = 0; i < a->net->parameter_count; i++) {
+    const struct net_parameter *p = &a->net->parameters[i], *q = &b->net->parameters[i];
+    assert_same_floats(p->name, p->value, q->value, p->count);
+    assert_same_floats(p->name, a->optimizer->first[i], b->optimizer->first[i], p->count);
+    if (a->optimizer->second[i] != NULL)
+      assert_same_floats(p->name, a->optimizer->second[i], b->optimizer->second[i], p->count);
+  }
+  for (int i = 0; i < a->net->layer_count; i++) {
+    const struct net_layer *l = &a->net->layers[i], *k = &b->net->layers[i];
+    if (l->op != HWGQ_BATCH_NORM) continue;
+    assert_same_floats(l->layer->name, l->mean, k->mean, (size_t)l->out.channels);
+    assert_same_floats(l->layer->name, l->variance, k->variance, (size_t)l->out.channels);
+  }
+}
+
+START_TEST(a_tiny_set_is_learned) {
+  struct trainer_options options = default_options(_i == 0 ? OPTIMIZER_ADAM : OPTIMIZER_SGD);
+  options.epochs = 12;
+  struct run run;
+  open_run(&run, options, 2);
+  double first = 0, last = 0;
+  while (!trainer_finished(run.trainer)) {
+    trainer_step(run.trainer);
+    if (!trainer_epoch_complete(run.trainer)) continue;
+    last = trainer_train_score(run.trainer).loss;
+    if (run.trainer->epoch == 0) first = last;
+    trainer_next_epoch(run.trainer);
+  }
+  struct trainer_score score = trainer_evaluate(run.trainer, run.images);
+  ck_assert_msg(last < first / 2 && score.accuracy > 0.95, "loss %g to %g, accuracy %g", first, last, score.accuracy);
+  ck_assert(score.loss < first);
+  close_run(&run);
+}
+END_TEST
+
+START_TEST(threads_do_not_change_the_result) {
+  struct run one, three;
+  open_run(&one, default_options(OPTIMIZER_ADAM), 1);
+  open_run(&three, default_options(OPTIMIZER_ADAM), 3);
+  go(one.trainer, 9);
+  go(three.trainer, 9);
+  assert_same(one.trainer, three.trainer);
+  close_run(&one);
+  close_run(&three);
+}
+END_TEST
+
+START_TEST(seeds_change_the_result) {
+  struct run a, b;
+  struct trainer_options options = default_options(OPTIMIZER_ADAM);
+  open_run(&a, options, 1);
+  options.seed++;
+  open_run(&b, options, 1);
+  go(a.trainer, 1);
+  go(b.trainer, 1);
+  ck_assert(memcmp(a.trainer->net->parameters[0].value, b.trainer->net->parameters[0].value, sizeof(float) * 8) != 0);
+  close_run(&a);
+  close_run(&b);
+}
+END_TEST
+
+/* ---- checkpoints -------------------------------------------------------------------------------------------------------- */
+
+static char *directory, *path;
+
+static void open_directory(void) {
+  directory = support_make_directory();
+  path = support_path(directory, "run.checkpoint");
+}
+
+static void close_directory(void) {
+  support_remove_directory(directory);
+  free(path);
+}
+
+static enum hwgq_status restore(struct trainer *trainer, const char *from) {
+  struct checkpoint *checkpoint = NULL;
+  memset(&error, 0, sizeof error);
+  enum hwgq_status status = checkpoint_read(from, &checkpoint, &error);
+  if (status == HWGQ_OK) status = checkpoint_restore(checkpoint, trainer, &error);
+  checkpoint_destroy(checkpoint);
+  return status;
+}
+
+/* Stopped after `_i` steps: at once, inside an epoch, at its end, at the end of all. */
+START_TEST(a_resumed_run_goes_the_same_way) {
+  enum optimizer_kind kind = _i % 2 == 0 ? OPTIMIZER_ADAM : OPTIMIZER_SGD;
+  struct run straight, stopped, resumed;
+  open_run(&straight, default_options(kind), 2);
+  go(straight.trainer, 1000);
+  ck_assert(trainer_finished(straight.trainer));
+  open_run(&stopped, default_options(kind), 2);
+  go(stopped.trainer, _i);
+  ck_assert_int_eq(checkpoint_write(stopped.trainer, "{\"a\":1}", path, &error), HWGQ_OK);
+  open_run(&resumed, default_options(kind), 2);
+  go(resumed.trainer, 3); /* whatever it did before is forgotten */
+  ck_assert_msg(restore(resumed.trainer, path) == HWGQ_OK, "%s", error.message);
+  assert_same(stopped.trainer, resumed.trainer);
+  go(resumed.trainer, 1000);
+  assert_same(straight.trainer, resumed.trainer);
+  close_run(&straight);
+  close_run(&stopped);
+  close_run(&resumed);
+}
+END_TEST
+
+START_TEST(a_checkpoint_knows_its_recipe_and_network) {
+  struct run run;
+  struct checkpoint *checkpoint = NULL;
+  struct hwgq_network *network = NULL;
+  char *expected = NULL, *text = NULL;
+  open_run(&run, default_options(OPTIMIZER_ADAM), 1);
+  ck_assert_int_eq(checkpoint_write(run.trainer, "{\"a\":1}", path, &error), HWGQ_OK);
+  ck_assert_int_eq(checkpoint_read(path, &checkpoint, &error), HWGQ_OK);
+  ck_assert_str_eq(checkpoint_recipe(checkpoint), "{\"a\":1}");
+  ck_assert_int_eq(checkpoint_network(checkpoint, &network, &error), HWGQ_OK);
+  ck_assert_int_eq(hwgq_network_to_json(network, &text, &error), HWGQ_OK);
+  ck_assert_int_eq(hwgq_network_to_json(run.network, &expected, &error), HWGQ_OK);
+  ck_assert_str_eq(text, expected);
+  free(text);
+  free(expected);
+  hwgq_network_destroy(network);
+  checkpoint_destroy(checkpoint);
+  close_run(&run);
+}
+END_TEST
+
+START_TEST(other_networks_and_optimizers_are_refused) {
+  struct run adam, sgd, other = {0};
+  open_run(&adam, default_options(OPTIMIZER_ADAM), 1);
+  open_run(&sgd, default_options(OPTIMIZER_SGD), 1);
+  ck_assert_int_eq(checkpoint_write(sgd.trainer, "{}", path, &error), HWGQ_OK);
+  ck_assert_int_eq(restore(adam.trainer, path), HWGQ_ERROR_FORMAT);
+  ck_assert_msg(strstr(error.message, "conv1.weight.second") != NULL, "%s", error.message);
+  other.images = make_images();
+  struct trainer_options options = default_options(OPTIMIZER_SGD);
+  ck_assert_int_eq(pool_create(1, &other.pool, &error), HWGQ_OK);
+  ck_assert_int_eq(
+      networks_build("vgg-small", (struct hwgq_shape){3, SIDE, SIDE}, CLASSES, 0.08, &two_bits, &other.network, &error),
+      HWGQ_OK);
+  ck_assert_int_eq(trainer_create(&options, other.network, other.images, other.pool, &blas, &other.trainer, &error), HWGQ_OK);
+  ck_assert_int_eq(restore(other.trainer, path), HWGQ_ERROR_INVALID);
+  ck_assert_msg(strstr(error.message, "another network") != NULL, "%s", error.message);
+  close_run(&adam);
+  close_run(&sgd);
+  close_run(&other);
+}
+END_TEST
+
+/* Every truncation and a changed byte anywhere in the header: a message or a success, never a crash, and a trainer that is not
+ * restored is not changed. */
+START_TEST(damaged_checkpoints_are_refused) {
+  struct run run, untouched;
+  open_run(&run, default_options(OPTIMIZER_ADAM), 1);
+  open_run(&untouched, default_options(OPTIMIZER_ADAM), 1);
+  ck_assert_int_eq(checkpoint_write(run.trainer, "{}", path, &error), HWGQ_OK);
+  size_t length;
+  uint8_t *bytes = support_read_file(path, &length);
+  ck_assert_ptr_nonnull(bytes);
+  ck_assert_int_eq(restore(run.trainer, "/does/not/exist"), HWGQ_ERROR_IO);
+  for (size_t cut = 0; cut < length; cut += 1 + length / 60) {
+    support_write_file(path, bytes, cut);
+    ck_assert_int_eq(restore(run.trainer, path), HWGQ_ERROR_FORMAT);
+    ck_assert_msg(strstr(error.message, "run.checkpoint") != NULL, "%s", error.message);
+  }
+  uint64_t header = 0;
+  memcpy(&header, bytes, sizeof header);
+  for (size_t at = 8; at < 8 + header; at += 1 + header / 400) {
+    bytes[at] ^= 0x11;
+    support_write_file(path, bytes, length);
+    if (restore(run.trainer, path) == HWGQ_OK)
+      ck_assert_int_eq(checkpoint_write(untouched.trainer, "{}", path, &error), HWGQ_OK);
+    else
+      ck_assert_int_gt((int)strlen(error.message), 10);
+    bytes[at] ^= 0x11;
+  }
+  support_write_file(path, bytes, length);
+  ck_assert_int_eq(restore(run.trainer, path), HWGQ_OK);
+  /* A value that is not a number. */
+  memset(bytes + length - 4, 0xff, 4);
+  support_write_file(path, bytes, length);
+  ck_assert_int_eq(restore(run.trainer, path), HWGQ_ERROR_FORMAT);
+  ck_assert_msg(strstr(error.message, "not finite") != NULL, "%s", error.message);
+  assert_same(run.trainer, untouched.trainer);
+  free(bytes);
+  close_run(&run);
+  close_run(&untouched);
+}
+END_TEST
+
+START_TEST(other_safetensors_are_not_checkpoints) {
+  struct checkpoint *checkpoint = NULL;
+  ck_assert_int_eq(hwgq_safetensors_write(path, NULL, 0, NULL, 0, NULL, &error), HWGQ_OK);
+  ck_assert_int_eq(checkpoint_read(path, &checkpoint, &error), HWGQ_ERROR_FORMAT);
+  ck_assert_msg(strstr(error.message, "not a training checkpoint") != NULL, "%s", error.message);
+  static const char *const states[] = {"",
+                                       "[]",
+                                       "{}",
+                                       "{\"epoch\":-1}",
+                                       "{\"epoch\":1,\"step\":1,\"right\":1,\"optimizer_step\":1}",
+                                       "{\"epoch\":1,\"step\":1,\"right\":1,\"optimizer_step\":1,\"loss_sum\":\"nan\"}"};
+  for (size_t i = 0; i < sizeof states / sizeof states[0]; i++) {
+    struct hwgq_metadata metadata[] = {
+        {"format", "hwgq training checkpoint 1"}, {"network", "{}"}, {"state", states[i]}, {"recipe", "{}"}};
+    ck_assert_int_eq(hwgq_safetensors_write(path, NULL, 0, metadata, 4, NULL, &error), HWGQ_OK);
+    ck_assert_int_ne(checkpoint_read(path, &checkpoint, &error), HWGQ_OK);
+    ck_assert_msg(strstr(error.message, "run.checkpoint") != NULL, "%s", error.message);
+  }
+}
+END_TEST
+
+START_TEST(a_checkpoint_that_cannot_be_written_is_told) {
+  struct run run;
+  open_run(&run, default_options(OPTIMIZER_ADAM), 1);
+  ck_assert_int_eq(checkpoint_write(run.trainer, "{}", "/does/not/exist/x", &error), HWGQ_ERROR_IO);
+  close_run(&run);
+}
+END_TEST
+
+/* ---- export ------------------------------------------------------------------------------------------------------------- */
+
+START_TEST(the_model_computes_what_the_trainer_does) {
+  struct run run;
+  open_run(&run, default_options(OPTIMIZER_ADAM), 2);
+  go(run.trainer, 10);
+  static const char *const labels[] = {"one", "two", "three", "four"};
+  struct hwgq_model *model = NULL;
+  const struct hwgq_preprocess *preprocess = &run.trainer->options.preprocess;
+  ck_assert_int_eq(export_model(run.trainer->net, preprocess, labels, 3, "{}", &model, &error), HWGQ_ERROR_INVALID);
+  ck_assert_int_eq(export_model(run.trainer->net, preprocess, labels, CLASSES, "{\"a\":1}", &model, &error), HWGQ_OK);
+  char *file = support_path(directory, "model.hwgq");
+  ck_assert_msg(hwgq_model_write(model, file, &error) == HWGQ_OK, "%s", error.message);
+  struct hwgq_reference *reference = NULL;
+  ck_assert_int_eq(hwgq_reference_create(model->network, &reference, &error), HWGQ_OK);
+  ck_assert_str_eq(model->labels[3], "four");
+  ck_assert_str_eq(model->provenance, "{\"a\":1}");
+  trainer_evaluate(run.trainer, run.images); /* leaves the scores of the last batch: images 60 to 63 */
+  const float *scores = net_output(run.trainer->net);
+  for (int i = 60; i < IMAGES; i++, scores += CLASSES) {
+    float input[3 * SIDE * SIDE];
+    hwgq_preprocess_to_float(preprocess, model->network->input, run.images->pixels + i * SIDE * SIDE * 3, input);
+    ck_assert_int_eq(hwgq_reference_run(reference, input, &error), HWGQ_OK);
+    const double *expected = hwgq_reference_output(reference, model->network->layer_count - 1);
+    for (int c = 0; c < CLASSES; c++) ck_assert_double_eq_tol((double)scores[c], expected[c], 1e-4);
+  }
+  hwgq_reference_destroy(reference);
+  hwgq_model_destroy(model);
+  free(file);
+  close_run(&run);
+}
+END_TEST
+
+/* ---- what is refused ---------------------------------------------------------------------------------------------------- */
+
+START_TEST(images_that_do_not_fit_are_refused) {
+  struct run run;
+  struct trainer *trainer = NULL;
+  struct trainer_options options = default_options(OPTIMIZER_ADAM);
+  open_run(&run, options, 1);
+  struct dataset bad = *run.images;
+  bad.width = 32;
+  ck_assert_int_eq(trainer_create(&options, run.network, &bad, run.pool, &blas, &trainer, &error), HWGQ_ERROR_INVALID);
+  bad = *run.images;
+  bad.count = 0;
+  ck_assert_int_eq(trainer_create(&options, run.network, &bad, run.pool, &blas, &trainer, &error), HWGQ_ERROR_INVALID);
+  bad = *run.images;
+  bad.class_count = CLASSES + 1;
+  ck_assert_int_eq(trainer_create(&options, run.network, &bad, run.pool, &blas, &trainer, &error), HWGQ_ERROR_INVALID);
+  options.epochs = 0;
+  ck_assert_int_eq(trainer_create(&options, run.network, run.images, run.pool, &blas, &trainer, &error), HWGQ_ERROR_INVALID);
+  options = default_options(OPTIMIZER_ADAM);
+  options.augmentation.pad = -1;
+  ck_assert_int_eq(trainer_create(&options, run.network, run.images, run.pool, &blas, &trainer, &error), HWGQ_ERROR_INVALID);
+  ck_assert_ptr_null(trainer);
+  close_run(&run);
+}
+END_TEST
+
+/* layer 0: conv2d; layer 1: op, from `input`; layer 2: softmax if `softmax` */
+static void assert_network_refused(enum hwgq_op op, const char *input, bool softmax, const char *message) {
+  struct hwgq_network *network = NULL;
+  struct pool *pool = NULL;
+  struct net *net = NULL;
+  ck_assert_int_eq(hwgq_network_create("net", (struct hwgq_shape){2, 1, 1}, &network, &error), HWGQ_OK);
+  support_add(network, "first", HWGQ_CONV2D, "input")->out_channels = 2;
+  struct hwgq_layer *layer = support_add(network, "second", op, input);
+  layer->out_channels = 2;
+  layer->groups = op == HWGQ_CONV2D ? 2 : 1;
+  if (op == HWGQ_ADD) {
+    layer->input_count = 2;
+    layer->inputs[1] = HWGQ_NETWORK_INPUT;
+  }
+  if (softmax) support_add(network, "prob", HWGQ_SOFTMAX, "second");
+  ck_assert_msg(hwgq_network_infer(network, &error) == HWGQ_OK, "%s", error.message);
+  ck_assert_int_eq(pool_create(1, &pool, &error), HWGQ_OK);
+  ck_assert_int_eq(net_create(network, 4, pool, &blas, &net, &error), HWGQ_ERROR_UNSUPPORTED);
+  ck_assert_msg(strstr(error.message, message) != NULL && strstr(error.message, "second") != NULL, "%s", error.message);
+  pool_destroy(pool);
+  hwgq_network_destroy(network);
+}
+
+START_TEST(networks_beyond_the_trainer_are_refused) {
+  assert_network_refused(HWGQ_AVG_POOL, "first", true, "avg_pool");
+  assert_network_refused(HWGQ_FLATTEN, "first", true, "flatten");
+  assert_network_refused(HWGQ_ADD, "first", true, "branches");
+  assert_network_refused(HWGQ_CONV2D, "first", true, "groups");
+  assert_network_refused(HWGQ_RELU, "first", false, "not a softmax");
+  assert_network_refused(HWGQ_SOFTMAX, "first", true, "before the end");
+}
+END_TEST
+
+START_TEST(networks_are_built_by_name) {
+  struct hwgq_network *network = NULL;
+  ck_assert_int_eq(networks_build("vgg-small", (struct hwgq_shape){3, 32, 32}, 10, 1, &two_bits, &network, &error), HWGQ_OK);
+  uint64_t macs = 0;
+  for (int i = 0; i < network->layer_count; i++) macs += hwgq_layer_macs(network, &network->layers[i]);
+  /* 3.5 million in the first convolution, 603.98 million binary, 81920 in the classifier */
+  ck_assert_uint_eq(macs, 3538944u + 603979776u + 81920u);
+  ck_assert(!network->layers[0].binary);
+  ck_assert_int_eq(network->layers[hwgq_network_find(network, "conv6")].out_channels, 512);
+  ck_assert(network->layers[hwgq_network_find(network, "conv6")].binary);
+  hwgq_network_destroy(network);
+  ck_assert_int_eq(networks_build("lenet", (struct hwgq_shape){1, 28, 28}, 10, 1, &two_bits, &network, &error), HWGQ_OK);
+  macs = 0;
+  for (int i = 0; i < network->layer_count; i++) macs += hwgq_layer_macs(network, &network->layers[i]);
+  ck_assert_uint_eq(macs, 288000u + 1600000u + 400000u + 5000u); /* 2.3 million */
+  hwgq_network_destroy(network);
+  network = NULL;
+  ck_assert_int_eq(networks_build("resnet-2", (struct hwgq_shape){3, 32, 32}, 10, 1, &two_bits, &network, &error),
+                   HWGQ_ERROR_INVALID);
+  ck_assert_ptr_nonnull(strstr(error.message, "resnet-2"));
+  ck_assert_int_eq(networks_build("lenet", (struct hwgq_shape){1, 28, 28}, 10, 0, &two_bits, &network, &error),
+                   HWGQ_ERROR_INVALID);
+  ck_assert_int_eq(networks_build("lenet", (struct hwgq_shape){1, 28, 28}, 0, 1, &two_bits, &network, &error),
+                   HWGQ_ERROR_INVALID);
+  ck_assert_int_ne(networks_build("lenet", (struct hwgq_shape){1, 4, 4}, 10, 1, &two_bits, &network, &error), HWGQ_OK);
+  ck_assert_ptr_null(network);
+  ck_assert_str_eq(networks_names()[0], "lenet");
+}
+END_TEST
+
+int main(void) {
+  enum hwgq_status status = blas_load(NULL, &blas, &error);
+  if (status != HWGQ_OK) {
+    fprintf(stderr, "%s\n", error.message);
+    return 1;
+  }
+  Suite *suite = suite_create("train_checkpoint");
+  TCase *tests = tcase_create("runs");
+  tcase_set_timeout(tests, 300);
+  tcase_add_checked_fixture(tests, open_directory, close_directory);
+  tcase_add_loop_test(tests, a_tiny_set_is_learned, 0, 2);
+  tcase_add_test(tests, threads_do_not_change_the_result);
+  tcase_add_test(tests, seeds_change_the_result);
+  for (int i = 0; i < 4; i++) {
+    static const int stops[] = {0, 5, 12, 24};
+    tcase_add_loop_test(tests, a_resumed_run_goes_the_same_way, stops[i], stops[i] + 1);
+  }
+  tcase_add_test(tests, a_checkpoint_knows_its_recipe_and_network);
+  tcase_add_test(tests, other_networks_and_optimizers_are_refused);
+  tcase_add_test(tests, damaged_checkpoints_are_refused);
+  tcase_add_test(tests, other_safetensors_are_not_checkpoints);
+  tcase_add_test(tests, a_checkpoint_that_cannot_be_written_is_told);
+  tcase_add_test(tests, the_model_computes_what_the_trainer_does);
+  tcase_add_test(tests, images_that_do_not_fit_are_refused);
+  tcase_add_test(tests, networks_beyond_the_trainer_are_refused);
+  tcase_add_test(tests, networks_are_built_by_name);
+  suite_add_tcase(suite, tests);
+  SRunner *runner = srunner_create(suite);
+  srunner_run_all(runner, CK_NORMAL);
+  int failed = srunner_ntests_failed(runner);
+  srunner_free(runner);
+  return failed != 0;
+}
