@@ -58,7 +58,7 @@ LIBMODELS := $(BUILD)/libmodels.a
 LIBSERVER := $(BUILD)/libserver.a
 
 
-.PHONY: all programs tests run test deps test-deps asan tsan bench install uninstall clean format help test-container
+.PHONY: all programs tests run test deps test-deps asan tsan bench bench-peers install uninstall clean format help test-container
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -145,6 +145,11 @@ test: test-deps
 bench:
 	$(MAKE) programs $(BENCH_BIN)
 	@./tests/bench/run.sh $(BUILD)
+
+include tests/bench/peers/peers.mk
+bench-peers:
+	$(MAKE) peers
+	@python3 tests/bench/peers/compare.py $(PEERS) $(BENCH_PEERS)
 
 test-container:
 	@./docker/test.sh

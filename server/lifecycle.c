@@ -19,7 +19,7 @@ enum {
   EXIT_NOW = 130, /* by convention 128 + SIGINT */
   GRACE_MS = 500, /* for a connection that was accepted before its request arrived, at the end of the drain */
   POLL_MS = 2,
-  DECODE_BYTES = 9, /* per pixel at most: RGB, and the coefficients of a progressive JPEG in 16 bits */
+  DECODE_BYTES = 12, /* per pixel at most: RGB, and four components of a progressive JPEG in 16 bits, padded to blocks */
 };
 
 struct daemon {
@@ -28,6 +28,7 @@ struct daemon {
   struct MHD_Daemon *http;
   int fd, port;
   int64_t drain_delay_ms;
+  bool terminal; /* standard error was one at the start */
   sigset_t signals;
 };
 
@@ -142,6 +143,7 @@ static enum hwgq_status start(struct daemon *daemon, const struct config *config
   struct server *server = &daemon->server;
   daemon->fd = -1;
   daemon->drain_delay_ms = config->drain_delay_ms;
+  daemon->terminal = isatty(STDERR_FILENO);
   block_signals(daemon);
   enum hwgq_status status = server_init(server, config, error);
   if (!status) status = http_listen(config->listen, &daemon->fd, &daemon->port, error);
@@ -244,6 +246,8 @@ int lifecycle_run(const struct config *config, int argc, char *const *argv) {
     log_started(daemon);
     while (number != SIGTERM && number != SIGINT) {
       number = sigwaitinfo(&daemon->signals, NULL);
+      /* The terminal it was started from has been closed: whoever watched it is gone. */
+      if (number == SIGHUP && daemon->terminal && !isatty(STDERR_FILENO)) number = SIGINT;
       if (number == SIGHUP) reload(daemon, argc, argv);
     }
     drain(daemon, number);

@@ -54,8 +54,9 @@ static int check_arguments(struct arguments *arguments) {
   const struct network_choice *c = &arguments->choice;
   struct hwgq_preprocess *preprocess = &options->preprocess;
   if (!arguments->output) return tool_usage(&usage, "--output is missing");
-  if (!c->name && (c->width > 0 || c->classes || c->input || c->bits || c->levels || c->zero || c->step > 0 || c->sign))
-    return tool_usage(&usage, "--width, --classes, --input, --bits, --levels, --zero, --step and --sign need --network");
+  bool described = c->width > 0 || c->classes || c->input || c->bits || c->level_count || c->levels || c->zero || c->step > 0;
+  if (!c->name && (described || c->sign))
+    return tool_usage(&usage, "--width, --classes, --input and the options of the activations need --network");
   options->has_order = arguments->order != NULL;
   if (arguments->order) {
     int found = 0;

@@ -47,7 +47,9 @@ enum hwgq_status inspect_print_plan(const struct hwgq_plan *plan, struct hwgq_er
     struct inspect_thresholds t;
     enum hwgq_status status = inspect_stage(plan, s, &t, error);
     if (status) return status;
-    printf("%-20s %-26s %14" PRIu64, info.name, info.kernel, info.macs);
+    char macs[24] = "";
+    if (info.macs) snprintf(macs, sizeof macs, "%" PRIu64, info.macs);
+    printf("%-20s %-26s %14s", info.name, info.kernel, macs);
     if (t.channels) printf(" %8d %8d %8d", t.channels, t.reversed, t.constant);
     if (t.count) printf("  %.6g, %.6g, %.6g%s", t.least, t.median, t.largest, t.integers ? " (integers)" : "");
     printf("\n");

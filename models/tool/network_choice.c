@@ -3,50 +3,53 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* *shape is the network's usual one; "N" leaves its channels. */
 static bool parse_shape(const char *text, struct hwgq_shape *shape) {
   int *values[] = {&shape->channels, &shape->height, &shape->width};
-  for (int i = 0; i < 3; i++) {
+  int count = strchr(text, 'x') ? 3 : 1;
+  for (int i = 0; i < count; i++) {
     char *end;
     long number = strtol(text, &end, 10);
-    if (end == text || number < 1 || number > HWGQ_MAX_DIMENSION || *end != (i < 2 ? 'x' : '\0')) return false;
-    *values[i] = (int)number;
+    if (end == text || number < 1 || number > HWGQ_MAX_DIMENSION || *end != (i < count - 1 ? 'x' : '\0')) return false;
+    *values[count == 1 ? 1 : i] = (int)number;
     text = end + 1;
   }
+  if (count == 1) shape->width = shape->height;
   return true;
 }
 
-/* Steps of round(x / step), by bits, as they are in use. */
-static const float rounding_steps[] = {0.799f, 0.538f, 0.3217f, 0.185f};
-
-static enum hwgq_status uniform(const struct network_choice *choice, bool half, struct hwgq_quantizer *quantizer,
-                                struct hwgq_error *error) {
-  int bits = choice->bits ? choice->bits : 2;
-  float step = choice->step > 0 ? (float)choice->step : half || bits == 2 ? rounding_steps[bits - 1] : 0;
-  if (step == 0) return hwgq_quantizer_design((1 << bits) - 1, true, false, quantizer, error);
-  *quantizer = (struct hwgq_quantizer){.level_count = (1 << bits) - 1};
-  for (int i = 0; i < quantizer->level_count; i++) {
-    quantizer->centers[i] = step * (float)(i + 1);
-    if (i > 0) quantizer->thresholds[i] = (quantizer->centers[i - 1] + quantizer->centers[i]) / 2;
-  }
-  if (half) quantizer->thresholds[0] = step / 2;
-  return HWGQ_OK;
+/* Steps of round(x / step) that are in use, by number of levels. */
+static float rounding_step(int level_count) {
+  return level_count == 1 ? 0.799f : level_count == 3 ? 0.538f : level_count == 7 ? 0.3217f : level_count == 15 ? 0.185f : 0;
 }
 
+static void set_centers(struct hwgq_quantizer *quantizer, int count, const float *centers, bool half) {
+  quantizer->level_count = count;
+  for (int i = 0; i < count; i++) {
+    quantizer->centers[i] = centers[i];
+    quantizer->thresholds[i] = i > 0 ? (centers[i - 1] + centers[i]) / 2 : half ? centers[0] / 2 : 0;
+  }
+}
+
+/* The paper's two quantizers with its rounded figures, and the steps that others round with; Lloyd's optimum otherwise. */
 static enum hwgq_status make_quantizer(const struct network_choice *choice, struct hwgq_quantizer *quantizer,
                                        struct hwgq_error *error) {
   const char *levels = choice->levels ? choice->levels : "uniform", *zero = choice->zero ? choice->zero : "0";
-  bool half = strcmp(zero, "half") == 0, two = strcmp(levels, "two") == 0;
+  bool half = strcmp(zero, "half") == 0, uniform = strcmp(levels, "uniform") == 0;
+  int count = choice->level_count ? choice->level_count : (1 << (choice->bits ? choice->bits : 2)) - 1;
   if (!half && strcmp(zero, "0") != 0) return hwgq_fail(error, HWGQ_ERROR_INVALID, "--zero takes 0 or half, not '%.40s'", zero);
-  if (strcmp(levels, "uniform") == 0) return uniform(choice, half, quantizer, error);
-  if (!two && strcmp(levels, "free") != 0)
-    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--levels takes uniform, free or two, not '%.40s'", levels);
-  if (choice->step > 0) return hwgq_fail(error, HWGQ_ERROR_INVALID, "--step goes with --levels uniform");
-  if (!two) return hwgq_quantizer_design((1 << (choice->bits ? choice->bits : 2)) - 1, false, half, quantizer, error);
-  if (choice->bits) return hwgq_fail(error, HWGQ_ERROR_INVALID, "--levels two goes without --bits: it has 2 levels");
-  *quantizer = (struct hwgq_quantizer){.level_count = 2, .centers = {0.453f, 1.51f}};
-  quantizer->thresholds[0] = half ? quantizer->centers[0] / 2 : 0;
-  quantizer->thresholds[1] = (quantizer->centers[0] + quantizer->centers[1]) / 2;
-  return HWGQ_OK;
+  if (!uniform && strcmp(levels, "free") != 0)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--levels takes uniform or free, not '%.40s'", levels);
+  if (choice->bits && choice->level_count) return hwgq_fail(error, HWGQ_ERROR_INVALID, "give one of --bits and --level-count");
+  if (choice->step > 0 && !uniform) return hwgq_fail(error, HWGQ_ERROR_INVALID, "--step goes with --levels uniform");
+  float centers[HWGQ_MAX_LEVELS] = {0.453f, 1.51f};
+  float step = choice->step > 0 ? (float)choice->step : half || count == 3 ? rounding_step(count) : 0;
+  for (int i = 0; uniform && i < count; i++) centers[i] = step * (float)(i + 1);
+  if (uniform ? step > 0 : count == 2) {
+    set_centers(quantizer, count, centers, half);
+    return HWGQ_OK;
+  }
+  return hwgq_quantizer_design(count, uniform, half, quantizer, error);
 }
 
 enum hwgq_status network_choice_build(const struct network_choice *choice, struct hwgq_network **network,
@@ -55,10 +58,10 @@ enum hwgq_status network_choice_build(const struct network_choice *choice, struc
   struct hwgq_shape shape = found ? found->input : (struct hwgq_shape){3, 32, 32};
   struct hwgq_quantizer quantizer = {0};
   if (choice->input && !parse_shape(choice->input, &shape))
-    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--input takes CHANNELSxHEIGHTxWIDTH, as in 3x32x32, not '%.40s'",
-                     choice->input);
-  if (choice->sign && (choice->bits || choice->levels || choice->zero || choice->step > 0))
-    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--sign goes without --bits, --levels, --zero and --step");
+    return hwgq_fail(error, HWGQ_ERROR_INVALID,
+                     "--input takes CHANNELSxHEIGHTxWIDTH, as in 3x32x32, or one number, not '%.40s'", choice->input);
+  if (choice->sign && (choice->bits || choice->level_count || choice->levels || choice->zero || choice->step > 0))
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--sign goes without --bits, --level-count, --levels, --zero and --step");
   enum hwgq_status status = choice->sign ? HWGQ_OK : make_quantizer(choice, &quantizer, error);
   if (!status)
     status = networks_build(choice->name, shape,

@@ -140,7 +140,7 @@ static void set_up(struct run *run, const char *folder) {
 }
 
 int main(int argc, char **argv) {
-  const struct fuzz_target target = {.name = "http", .runs = 1000, .make_seed = make_seed, .check = check};
+  const struct fuzz_target target = {.name = "http", .runs = 500, .make_seed = make_seed, .check = check};
   char *folder = support_make_directory();
   struct run run = {.code = -1};
   pthread_t thread;

@@ -1,6 +1,7 @@
 """The daemon from outside: suite.py BUILD_DIR FIXTURES (see run.sh). Every group of checks has a daemon of its own."""
 import json
 import os
+import pty
 import random
 import re
 import shutil
@@ -159,6 +160,28 @@ def configuration_file():
               any(e["level"] == "warning" and "other machines" in e["message"] for e in daemon.events()), daemon.log())
 
 
+def terminal():
+    """Started by hand: text that says what to type, and an end when the terminal is closed."""
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execv(HWGQD, [HWGQD, "--listen", "127.0.0.1:0", *BOTH])
+    text = b""
+    while b"try: " not in text or not text.endswith(b"\n"):
+        try:
+            piece = os.read(master, 65536)
+        except OSError:
+            break
+        text += piece
+    text = text.decode()
+    line = re.search(r"try: curl -F image=@cat.jpg (http://127\.0\.0\.1:\d+/classify)", text)
+    check("text on a terminal, with address and networks", line and not text.startswith("{") and "model=color" in text and
+          "memory ceiling" in text, text)
+    result = run("curl", "-sS", "-F", "image=@" + fixture("image-0.jpg"), line.group(1))
+    check("its curl line works", '"predictions"' in result.stdout, result)
+    os.close(master)
+    check("it ends with its terminal", until(lambda: os.waitpid(pid, os.WNOHANG) == (pid, 0)))
+
+
 # ---- endpoints ----------------------------------------------------------------------------------------------------------
 
 
@@ -225,6 +248,35 @@ def endpoints():
         daemon.post("/classify", JPEG, headers={"X-Request-Id": "seen-in-the-log"})
         check("ids: logged", until(lambda: any(e.get("request_id") == "seen-in-the-log" and e["code"] == 200 and
                                                e["model"] == "color" and e["inference_ms"] > 0 for e in daemon.events())))
+
+
+def loading():
+    """What the daemon says before its networks are there. Many wide networks give the time to ask."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    models = [argument for i in range(6) for argument in ("--models", "m%d=%s" % (i, fixture("slow.hwgq")))]
+    with Daemon(BUILD, FOLDER, *models, "--listen", "127.0.0.1:%d" % port, wait=False) as daemon:
+        daemon.port = port
+        seen = []
+
+        def ask():
+            try:
+                answers = [daemon.get("/healthz"), daemon.get("/stats"), daemon.get("/metrics"), daemon.post("/classify", JPEG),
+                           daemon.get("/v1/models"), daemon.get("/readyz")]
+            except OSError:
+                return False
+            if answers[-1].status == 503:
+                seen.append(answers)
+            return answers[-1].status == 200
+        check("ready in the end", until(ask, 60))
+        check("it could be asked while loading", seen)
+        for answers in seen[:1]:
+            check("alive, with statistics", all(reply.status == 200 for reply in answers[:3]) and answers[1].json["models"] == {})
+            for reply in answers[3:]:
+                error("loading", reply, 503, "loading")
+                check("Retry-After", reply.headers["Retry-After"] == "1")
+        check("then it serves", daemon.post("/v1/models/m5/classify", JPEG).status == 200)
 
 
 # ---- classification -----------------------------------------------------------------------------------------------------
@@ -416,7 +468,7 @@ def body_limits():
             connection = daemon.connect()
             connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + bytes(899990))
             held.append(connection)
-        time.sleep(0.3)
+        time.sleep(0.3)  # time for both to be received
         held[0].sendall(bytes(10))
         held[1].sendall(bytes(10))
         replies = sorted(read_all(connection)[9:12] for connection in held)
@@ -674,13 +726,14 @@ def drain_finishes():
             thread.start()
         check("four requests are on their way", until(lambda: b"\nhwgqd_requests_in_flight 4\n" in daemon.get("/metrics").body, 30))
         daemon.signal(signal.SIGTERM)
-        time.sleep(0.3)
-        refused = False
-        try:
-            daemon.connect().close()
-        except OSError:
-            refused = True
-        check("new connections are refused", refused)
+
+        def refused():
+            try:
+                daemon.connect().close()
+            except OSError:
+                return True
+            return False
+        check("new connections are refused", until(refused))
         upload.sendall(JPEG[100:])
         check("an upload that had begun is answered", read_all(upload).startswith(b"HTTP/1.1 200"))
         for thread in threads:
@@ -753,7 +806,7 @@ def reload():
 
 
 def main():
-    for group in (command_line, configuration_file, endpoints, classification, curl, same_as_the_tool, images_in_the_repository,
+    for group in (command_line, configuration_file, terminal, endpoints, loading, classification, curl, same_as_the_tool, images_in_the_repository,
                   client_errors, body_limits, framing, slow_clients, full_queue, deadline, gone_client, counts_agree,
                   drain_under_load, drain_finishes, reload):
         start = time.monotonic()
