@@ -59,34 +59,53 @@ build() {
   return 1
 }
 
-suites() { # NAME BUILD_DIR: every suite on one build
-  local name=$1 dir=$2 program
-  for program in tests/unit/test_*.c; do
+unit() { # NAME BUILD_DIR PATTERN: unit programs
+  local program
+  for program in tests/unit/$3.c; do
     program=${program%.c}
-    run "$name $(basename "$program")" "$dir/$program"
+    run "$1 $(basename "$program")" "$2/$program"
   done
+}
+fuzz() { # NAME BUILD_DIR
+  local program
   for program in tests/fuzz/fuzz_*.c; do
     program=${program%.c}
-    run "$name $(basename "$program")" "$dir/$program"
+    run "$1 $(basename "$program")" "$2/$program"
   done
-  for program in tests/*/run.sh; do
-    [ "$program" = tests/bench/run.sh ] || run "$name $program" "$program" "$dir"
-  done
+}
+scripts() { # NAME BUILD_DIR FOLDER...: suites that run the programs
+  local name=$1 dir=$2 folder
+  shift 2
+  for folder in "$@"; do run "$name tests/$folder" "tests/$folder/run.sh" "$dir"; done
 }
 
 stage_gcc() {
-  build gcc programs tests BUILD=build/release CC=gcc && suites gcc build/release
+  build gcc programs tests BUILD=build/release CC=gcc || return
+  unit gcc build/release 'test_*'
+  fuzz gcc build/release
+  scripts gcc build/release tool http zoo torch
 }
+# The other compiler: what it compiles differently shows in the engine, the trainer and the daemon.
 stage_clang() {
-  build clang programs tests BUILD=build/clang CC=clang && suites clang build/clang
+  build clang programs tests BUILD=build/clang CC=clang || return
+  unit clang build/clang 'test_*'
+  scripts clang build/clang http
 }
 stage_asan() {
   export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-  build asan asan && suites asan build/asan
+  build asan asan || return
+  unit asan build/asan 'test_*'
+  fuzz asan build/asan
+  scripts asan build/asan tool http zoo
 }
+# Whatever starts threads.
 stage_tsan() {
   export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
-  build tsan tsan && suites tsan build/tsan
+  build tsan tsan || return
+  unit tsan build/tsan 'test_plan'
+  unit tsan build/tsan 'test_server_*'
+  unit tsan build/tsan 'test_train*'
+  scripts tsan build/tsan http zoo
 }
 stage_format() {
   local bad

@@ -158,7 +158,8 @@ static void append(dnnl_post_ops_t ops, dnnl_alg_kind_t kind, float alpha, float
   ONEDNN_CHECK(dnnl_post_ops_append_eltwise(ops, 1, kind, alpha, beta));
 }
 
-static dnnl_primitive_attr_t attributes(const struct peer_node *n, const struct folded *f, bool integers) {
+/* `bytes`: the result becomes bytes by a conversion that rounds. */
+static dnnl_primitive_attr_t attributes(const struct peer_node *n, const struct folded *f, bool integers, bool bytes) {
   dnnl_primitive_attr_t attr;
   dnnl_post_ops_t ops;
   ONEDNN_CHECK(dnnl_primitive_attr_create(&attr));
@@ -169,7 +170,7 @@ static dnnl_primitive_attr_t attributes(const struct peer_node *n, const struct 
   if (n->addend != PEER_INPUT) ONEDNN_CHECK(dnnl_post_ops_append_sum(ops, 1));
   if (n->activation == PEER_RELU) append(ops, dnnl_eltwise_relu, 0, 0);
   if (n->activation == PEER_LEVELS) append(ops, dnnl_eltwise_clip, 0, (float)n->levels);
-  if (n->activation == PEER_LEVELS && !integers) append(ops, dnnl_eltwise_round, 0, 0);
+  if (n->activation == PEER_LEVELS && !bytes) append(ops, dnnl_eltwise_round, 0, 0);
   ONEDNN_CHECK(dnnl_primitive_attr_set_post_ops(attr, ops));
   dnnl_post_ops_destroy(ops);
   return attr;
@@ -205,7 +206,7 @@ static void add_weights(struct onednn_net *net, int index) {
   const bool integers = net->int8 && (first || (!pixels && n->binary && net->graph.nodes[n->inputs[0]].codes));
   const dnnl_format_tag_t tag = net->int8 && !pixels ? dnnl_nhwc : dnnl_format_tag_any;
   const struct folded f = fold(net, n, integers, first);
-  const dnnl_primitive_attr_t attr = attributes(n, &f, integers || (net->int8 && n->codes));
+  const dnnl_primitive_attr_t attr = attributes(n, &f, integers, net->int8 && n->codes);
   dnnl_memory_desc_t src = describe(n->in, integers ? dnnl_u8 : dnnl_f32, first ? dnnl_nhwc : tag);
   dnnl_memory_desc_t dst = describe(n->out, dnnl_f32, net->int8 ? dnnl_nhwc : n->op == PEER_LINEAR ? dnnl_nchw : tag);
   if (net->int8 && n->codes && integers) dst.data_type = dnnl_u8;
