@@ -215,6 +215,7 @@ static enum hwgq_status add_sum(struct lowering *l, int index) {
     return hwgq_fail(l->error, HWGQ_ERROR_UNSUPPORTED, "layer '%s': only a + convolution(b)", layer->name);
   struct peer_node *node = node_at(l, other);
   node->addend = one;
+  node->branch_magnitude = node->magnitude;
   node->magnitude = fmax(node->magnitude, node_at(l, one)->magnitude);
   l->node_of[index] = other;
   l->layer_of[other] = index;
@@ -243,17 +244,6 @@ static enum hwgq_status add_layer(struct lowering *l, int index) {
   return HWGQ_OK;
 }
 
-/* What can be said only when everything is folded. Codes pass through pools and concatenations. */
-static void finish(struct peer_graph *graph) {
-  for (int i = 0; i < graph->count; i++) {
-    struct peer_node *node = &graph->nodes[i];
-    for (int k = 0; k < node->input_count; k++)
-      if (node->inputs[k] != PEER_INPUT) graph->nodes[node->inputs[k]].uses++;
-    if (node->addend != PEER_INPUT) graph->nodes[node->addend].uses++;
-  }
-  graph->classes = graph->nodes[graph->count - 1].out.channels;
-}
-
 enum hwgq_status peer_lower(const struct hwgq_model *model, struct peer_graph *graph, struct hwgq_error *error) {
   const struct hwgq_network *network = model->network;
   const size_t layers = (size_t)network->layer_count;
@@ -269,12 +259,36 @@ enum hwgq_status peer_lower(const struct hwgq_model *model, struct peer_graph *g
     for (int k = 0; k < network->layers[i].input_count; k++)
       if (network->layers[i].inputs[k] >= 0) l.consumers[network->layers[i].inputs[k]]++;
   for (int i = 0; !status && i < network->layer_count; i++) status = add_layer(&l, i);
-  if (!status) finish(graph);
+  if (!status) graph->classes = graph->nodes[graph->count - 1].out.channels;
   free(l.node_of);
   free(l.layer_of);
   free(l.consumers);
   if (status) peer_graph_release(graph);
   return status;
+}
+
+int peer_quantize_first(const struct peer_graph *graph, const struct peer_node *node, double limit, float *weight, double *scale,
+                        double *bias) {
+  const float *mean = graph->preprocess.mean, *factor = graph->preprocess.scale;
+  const int channels = node->in.channels;
+  const size_t taps = (size_t)node->kernel_h * (size_t)node->kernel_w;
+  double sum = 0;
+  for (int c = 0; c < channels; c++) sum += (double)mean[c];
+  const int zero_point = (int)lrint(sum / channels);
+  for (size_t o = 0; o < (size_t)node->out.channels; o++) {
+    const float *from = node->weight + o * node->fan_in;
+    double largest = 1e-30, shift = 0;
+    for (size_t k = 0; k < node->fan_in; k++) {
+      const double w = (double)from[k] * (double)factor[k / taps];
+      largest = fmax(largest, fabs(w));
+      shift += w * (zero_point - (double)mean[k / taps]);
+    }
+    for (size_t k = 0; k < node->fan_in; k++)
+      weight[o * node->fan_in + k] = (float)rint((double)from[k] * (double)factor[k / taps] * limit / largest);
+    scale[o] = node->scale[o] * largest / limit;
+    bias[o] = node->bias[o] + node->scale[o] * shift;
+  }
+  return zero_point;
 }
 
 void peer_graph_release(struct peer_graph *graph) {

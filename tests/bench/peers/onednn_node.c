@@ -113,44 +113,21 @@ struct folded {
   int zero_point;
 };
 
-/* 8-bit pixels times 8-bit weights, rounded per output channel; exact but for that and for the padding, whose value must be
- * one for all channels. AVX2 without VNNI adds pairs of products in 16 bits: 6-bit weights are all it can take. */
-static void quantize_first(const struct peer_graph *graph, const struct peer_node *n, struct folded *f) {
-  const float *mean = graph->preprocess.mean, *scale = graph->preprocess.scale;
-  const double limit = getenv("ONEDNN_MAX_CPU_ISA") ? 63 : 127;
-  const int channels = n->in.channels, taps = n->kernel_h * n->kernel_w;
-  double sum = 0;
-  for (int c = 0; c < channels; c++) sum += (double)mean[c];
-  f->zero_point = (int)lrint(sum / channels);
-  for (int o = 0; o < n->out.channels; o++) {
-    float *weight = f->weight + (size_t)o * n->fan_in;
-    double largest = 1e-30, shift = 0;
-    for (size_t k = 0; k < n->fan_in; k++) largest = fmax(largest, fabs((double)(weight[k] * scale[k / (size_t)taps])));
-    for (size_t k = 0; k < n->fan_in; k++) {
-      const size_t c = k / (size_t)taps;
-      const double w = (double)weight[k] * (double)scale[c];
-      shift += w * (f->zero_point - (double)mean[c]);
-      weight[k] = (float)rint(w * limit / largest);
-    }
-    const double unit = largest / limit, all = n->scale[o] * unit;
-    f->scale[o] = (float)all;
-    f->bias[o] = (float)((n->bias[o] + n->scale[o] * shift) / all);
-  }
-}
-
+/* AVX2 without VNNI adds pairs of products in 16 bits: with 8-bit pixels, 6-bit weights are all it can take. */
 static struct folded fold(const struct onednn_net *net, const struct peer_node *n, bool integers, bool first) {
   const size_t outs = (size_t)n->out.channels, count = outs * n->fan_in;
   struct folded f = {allocate(count * sizeof(float)), allocate(outs * sizeof(float)), allocate(outs * sizeof(float)), 0};
+  double *scale = allocate(outs * sizeof *scale), *bias = allocate(outs * sizeof *bias);
   memcpy(f.weight, n->weight, count * sizeof(float));
-  if (first) {
-    quantize_first(&net->graph, n, &f);
-    return f;
-  }
+  memcpy(scale, n->scale, outs * sizeof *scale);
+  memcpy(bias, n->bias, outs * sizeof *bias);
+  if (first) f.zero_point = peer_quantize_first(&net->graph, n, getenv("ONEDNN_MAX_CPU_ISA") ? 63 : 127, f.weight, scale, bias);
   for (size_t o = 0; o < outs; o++) {
-    f.scale[o] = (float)n->scale[o];
-    f.bias[o] = (float)(integers ? n->bias[o] / n->scale[o] : n->bias[o]);
+    f.scale[o] = (float)scale[o];
+    f.bias[o] = (float)(integers ? bias[o] / scale[o] : bias[o]);
     for (size_t k = 0; !integers && k < n->fan_in; k++) f.weight[o * n->fan_in + k] *= f.scale[o];
   }
+  free(scale), free(bias);
   return f;
 }
 
