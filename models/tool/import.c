@@ -44,12 +44,6 @@ static bool parse_mean(const char *text, float *mean) {
   return true;
 }
 
-void import_expand_short_option(int argc, char **argv) {
-  static char long_form[] = "--output";
-  for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
-    if (strcmp(argv[i], "-o") == 0) argv[i] = long_form;
-}
-
 /* -1: understood. */
 static int parse_arguments(int argc, char **argv, struct arguments *arguments) {
   struct import_options *options = &arguments->options;
@@ -65,7 +59,6 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments) {
       {"quiet", OPTION_FLAG, &arguments->quiet, NULL, "print no notes", 0, 0},
       {0},
   };
-  import_expand_short_option(argc, argv);
   int code = options_parse(&usage, specs, &argc, argv);
   if (code >= 0) return code;
   if (strcmp(argv[0], "caffe") != 0)

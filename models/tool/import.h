@@ -12,7 +12,5 @@ enum hwgq_status import_read_labels(const char *path, char **text, const char **
 /* A note on standard error; for import_options.note. */
 void import_print_note(void *context, const char *text);
 void import_print_summary(const struct hwgq_model *model, const char *path);
-/* -o is the short form of --output. */
-void import_expand_short_option(int argc, char **argv);
 
 #endif

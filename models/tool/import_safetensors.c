@@ -94,7 +94,6 @@ static int parse_arguments(int *argc, char **argv, struct arguments *arguments) 
       NETWORK_CHOICE_OPTIONS(&arguments->choice),
       {0},
   };
-  import_expand_short_option(*argc, argv);
   int code = options_parse(&usage, specs, argc, argv);
   return code >= 0 ? code : check_arguments(arguments);
 }

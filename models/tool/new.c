@@ -3,8 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "models/networks/networks.h"
-#include "models/tool/tool.h"
+#include "models/tool/network_choice.h"
 
 static const struct command_usage usage = {
     .name = "new",
@@ -18,60 +17,27 @@ static const struct command_usage usage = {
 };
 
 struct arguments {
-  const char *network, *output, *levels;
-  int seed, bits, level_count, classes, input, images;
-  double width;
-  bool sign;
+  struct network_choice choice;
+  const char *output;
+  int seed, images;
 };
-
-/* -o is the short form of --output. */
-static void expand_short_form(int argc, char **argv) {
-  static char long_form[] = "--output";
-  for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
-    if (strcmp(argv[i], "-o") == 0) argv[i] = long_form;
-  }
-}
 
 /* -1: go on. */
 static int parse_arguments(int argc, char **argv, struct arguments *a) {
-  *a = (struct arguments){.levels = "uniform", .seed = 1, .images = 8, .width = 1};
+  *a = (struct arguments){.seed = 1, .images = 8};
   const struct option_spec options[] = {
       {"output", OPTION_TEXT, &a->output, "FILE", "the model to write (also -o)", 0, 0},
       {"seed", OPTION_INT, &a->seed, "N", "of the random numbers (default 1)", 0, 0x7fffffff},
-      {"bits", OPTION_INT, &a->bits, "N", "activations of 1 to 4 bits: 2^N - 1 levels and 0 (default 2)", 1, 4},
-      {"level-count", OPTION_INT, &a->level_count, "N", "or the number of levels beside 0 itself, 1 to 15", 1, HWGQ_MAX_LEVELS},
-      {"levels", OPTION_TEXT, &a->levels, "uniform|free", "multiples of one step (default), or each of its own", 0, 0},
-      {"sign", OPTION_FLAG, &a->sign, NULL, "activations are +1 and -1 instead", 0, 0},
-      {"width", OPTION_NUMBER, &a->width, "X", "factor on all channel counts (default 1)", 0.01, 16},
-      {"classes", OPTION_INT, &a->classes, "N", "number of classes (default: the paper's)", 1, HWGQ_MAX_CLASSES},
-      {"input", OPTION_INT, &a->input, "N", "input height and width (default: the paper's)", 1, 2048},
       {"images", OPTION_INT, &a->images, "N", "synthetic images to calibrate on (default 8)", 1, 64},
+      NETWORK_CHOICE_OPTIONS(&a->choice),
       {0},
   };
-  expand_short_form(argc, argv);
   const int code = options_parse(&usage, options, &argc, argv);
   if (code >= 0) return code;
-  a->network = argv[0];
+  a->choice.name = argv[0];
   if (!a->output) return tool_usage(&usage, "--output is missing");
-  if (!networks_find(a->network)) return tool_usage(&usage, "there is no network '%s'", a->network);
-  if (strcmp(a->levels, "uniform") != 0 && strcmp(a->levels, "free") != 0)
-    return tool_usage(&usage, "--levels takes uniform or free, not '%s'", a->levels);
-  if ((a->bits != 0) + (a->level_count != 0) + a->sign > 1)
-    return tool_usage(&usage, "give one of --bits, --level-count and --sign");
-  if (!a->level_count) a->level_count = (1 << (a->bits ? a->bits : 2)) - 1;
+  if (!networks_find(argv[0])) return tool_usage(&usage, "there is no network '%s'", argv[0]);
   return -1;
-}
-
-/* The paper's two quantizers as its program has them, rounded; Lloyd's optimum otherwise. */
-static enum hwgq_status choose_quantizer(const struct arguments *a, struct hwgq_quantizer *q, struct hwgq_error *error) {
-  const bool uniform = strcmp(a->levels, "uniform") == 0;
-  const enum hwgq_status status = hwgq_quantizer_design(a->level_count, uniform, false, q, error);
-  if (status) return status;
-  const float paper[] = {0.538f, 1.076f, 1.614f}, paper_free[] = {0.453f, 1.51f};
-  if (uniform && a->level_count == 3) memcpy(q->centers, paper, sizeof paper);
-  if (!uniform && a->level_count == 2) memcpy(q->centers, paper_free, sizeof paper_free);
-  for (int j = 1; j < q->level_count; j++) q->thresholds[j] = (q->centers[j - 1] + q->centers[j]) / 2;
-  return HWGQ_OK;
 }
 
 static bool set_labels(struct hwgq_model *model) {
@@ -87,24 +53,20 @@ static bool set_labels(struct hwgq_model *model) {
 }
 
 static enum hwgq_status make_model(const struct arguments *a, struct hwgq_model *model, struct hwgq_error *error) {
-  const struct networks_entry *entry = networks_find(a->network);
-  struct hwgq_shape input = entry->input;
-  struct hwgq_quantizer quantizer;
-  if (a->input) input.height = input.width = a->input;
-  model->class_count = a->classes ? a->classes : entry->class_count;
+  const struct networks_entry *entry = NULL;
+  enum hwgq_status status = network_choice_build(&a->choice, &model->network, &entry, error);
+  if (status) return status;
+  const struct hwgq_network *network = model->network;
+  model->class_count = network->layers[network->layer_count - 1].output.channels;
   model->preprocess = entry->preprocess;
-  if (a->input) model->preprocess.resize = 0;
-  enum hwgq_status status = choose_quantizer(a, &quantizer, error);
-  if (!status)
-    status =
-        networks_build(a->network, input, model->class_count, a->width, a->sign ? NULL : &quantizer, &model->network, error);
-  if (!status) status = networks_randomize(model->network, &model->preprocess, (uint64_t)a->seed, a->images, error);
+  if (network->input.height != entry->input.height || network->input.width != entry->input.width) model->preprocess.resize = 0;
+  status = networks_randomize(model->network, &model->preprocess, (uint64_t)a->seed, a->images, error);
   if (status) return status;
   char provenance[256];
   snprintf(provenance, sizeof provenance,
            "{\"program\":\"hwgq " HWGQ_VERSION
            "\",\"weights\":\"random\",\"seed\":%d,\"width\":%.9g,\"calibration_images\":%d}",
-           a->seed, a->width, a->images);
+           a->seed, a->choice.width > 0 ? a->choice.width : 1.0, a->images);
   model->provenance = strdup(provenance);
   if (!model->provenance || !set_labels(model)) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "out of memory");
   return HWGQ_OK;

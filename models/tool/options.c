@@ -71,7 +71,7 @@ static const struct option_spec *find_option(const struct option_spec *options, 
 
 /* One argument that starts with a dash; *i moves on when it takes the next one. -1: go on. */
 static int parse_option(const struct command_usage *usage, const struct option_spec *options, int argc, char **argv, int *i) {
-  const char *argument = argv[*i];
+  const char *argument = strcmp(argv[*i], "-o") ? argv[*i] : "--output";
   const char *name = argument + 2, *text = NULL;
   if (!strcmp(argument, "-h") || !strcmp(argument, "--help")) {
     print_help(usage, options);

@@ -16,4 +16,4 @@ read -r -a compile <<<"$(cat "$build/flags")"
   "$build/libmodels.a" "$build/libhwgq.a" -o "$folder/make_fixtures" -ljpeg -larchive -ldl -ljansson -lxxhash -lm
 "$folder/make_fixtures" "$folder"
 # The daemon ends by itself when the suite does; a leak report of the sanitizers must fail the test that stops it.
-python3 tests/http/suite.py "$build" "$folder"
+python3 -B tests/http/suite.py "$build" "$folder"

@@ -255,7 +255,7 @@ def loading():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    models = [argument for i in range(6) for argument in ("--models", "m%d=%s" % (i, fixture("slow.hwgq")))]
+    models = [argument for i in range(3) for argument in ("--models", "m%d=%s" % (i, fixture("slow.hwgq")))]
     with Daemon(BUILD, FOLDER, *models, "--listen", "127.0.0.1:%d" % port, wait=False) as daemon:
         daemon.port = port
         seen = []
@@ -276,7 +276,7 @@ def loading():
             for reply in answers[3:]:
                 error("loading", reply, 503, "loading")
                 check("Retry-After", reply.headers["Retry-After"] == "1")
-        check("then it serves", daemon.post("/v1/models/m5/classify", JPEG).status == 200)
+        check("then it serves", daemon.post("/v1/models/m2/classify", JPEG).status == 200)
 
 
 # ---- classification -----------------------------------------------------------------------------------------------------

@@ -61,9 +61,8 @@ static void convolve(const struct state *s, const struct peer_node *n, const flo
       im2col(n, columns, s->columns);
       columns = s->columns;
     }
-    blas_gemm(&s->blas, false, false, rows, positions, (int)n->fan_in,
-              n->weight + (size_t)g * (size_t)rows * n->fan_in, (int)n->fan_in, columns, positions, 0,
-              y + (size_t)g * (size_t)rows * (size_t)positions, positions);
+    blas_gemm(&s->blas, false, false, rows, positions, (int)n->fan_in, n->weight + (size_t)g * (size_t)rows * n->fan_in,
+              (int)n->fan_in, columns, positions, 0, y + (size_t)g * (size_t)rows * (size_t)positions, positions);
   }
 }
 
@@ -123,9 +122,15 @@ static const float *run(void *opaque) {
       convolve(s, n, x, y);
       finish(n, s->scale[i], s->bias[i], y, addend, y);
       break;
-    case PEER_AFFINE: finish(n, s->scale[i], s->bias[i], x, addend, y); break;
-    case PEER_MAX_POOL: max_pool(n, x, y); break;
-    case PEER_GLOBAL_AVERAGE: average(n, x, y); break;
+    case PEER_AFFINE:
+      finish(n, s->scale[i], s->bias[i], x, addend, y);
+      break;
+    case PEER_MAX_POOL:
+      max_pool(n, x, y);
+      break;
+    case PEER_GLOBAL_AVERAGE:
+      average(n, x, y);
+      break;
     case PEER_CONCAT:
       for (int k = 0; k < n->input_count; k++) {
         const size_t count = elements(s->graph.nodes[n->inputs[k]].out);

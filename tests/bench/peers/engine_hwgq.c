@@ -35,7 +35,8 @@ int main(int argc, char **argv) {
   state.scratch = aligned_alloc(64, (hwgq_plan_scratch_bytes(state.plan) + 63) / 64 * 64);
   state.scores = calloc((size_t)model->class_count, sizeof *state.scores);
   if (!state.scratch || !state.scores) child_die("out of memory");
-  struct child_engine engine = {.softmax = true, .classes = model->class_count, .select = select_image, .run = run, .state = &state};
+  struct child_engine engine = {
+      .softmax = true, .classes = model->class_count, .select = select_image, .run = run, .state = &state};
   snprintf(engine.description, sizeof engine.description, "hwgq, kernel set %s", hwgq_plan_cpu(state.plan));
   const int code = child_serve(&engine);
   free(state.scores);

@@ -49,13 +49,20 @@ static void prepare(struct onednn_net *net) {
 
 static const char *isa_name(void) {
   switch (dnnl_get_effective_cpu_isa()) {
-  case dnnl_cpu_isa_avx2: return "AVX2";
-  case dnnl_cpu_isa_avx2_vnni: return "AVX2 + VNNI";
-  case dnnl_cpu_isa_avx512_core: return "AVX-512";
-  case dnnl_cpu_isa_avx512_core_vnni: return "AVX-512 + VNNI";
-  case dnnl_cpu_isa_avx512_core_bf16: return "AVX-512 + VNNI + BF16";
-  case dnnl_cpu_isa_avx512_core_amx: return "AMX";
-  default: return "other";
+  case dnnl_cpu_isa_avx2:
+    return "AVX2";
+  case dnnl_cpu_isa_avx2_vnni:
+    return "AVX2 + VNNI";
+  case dnnl_cpu_isa_avx512_core:
+    return "AVX-512";
+  case dnnl_cpu_isa_avx512_core_vnni:
+    return "AVX-512 + VNNI";
+  case dnnl_cpu_isa_avx512_core_bf16:
+    return "AVX-512 + VNNI + BF16";
+  case dnnl_cpu_isa_avx512_core_amx:
+    return "AMX";
+  default:
+    return "other";
   }
 }
 

@@ -17,6 +17,7 @@ async function main() {
     intraOpNumThreads: 1,
     interOpNumThreads: 1,
     executionMode: 'sequential',
+    logSeverityLevel: 3,
     graphOptimizationLevel: process.env.PEERS_ORT_LEVEL || 'all',
   });
   const shape = [1, channels, height, width];

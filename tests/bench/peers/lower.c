@@ -47,7 +47,8 @@ static struct peer_node *new_node(struct lowering *l, enum peer_op op, int layer
   return node;
 }
 
-/* ---- folding: whether the channels of a node can still be changed, and changing them --------------------------------------- */
+/* ---- folding: whether the channels of a node can still be changed, and changing them ---------------------------------------
+ */
 
 /* `rising`: the change keeps the order of values, so it may move in front of a max pool. */
 static bool can_fold(const struct lowering *l, int index, bool rising) {
@@ -94,7 +95,8 @@ static void fold_activation(struct lowering *l, int index, const struct hwgq_lay
   }
 }
 
-/* ---- layers ---------------------------------------------------------------------------------------------------------------- */
+/* ---- layers ----------------------------------------------------------------------------------------------------------------
+ */
 
 static enum hwgq_status out_of_memory(struct lowering *l) {
   return hwgq_fail(l->error, HWGQ_ERROR_MEMORY, "out of memory");
@@ -102,8 +104,8 @@ static enum hwgq_status out_of_memory(struct lowering *l) {
 
 static enum hwgq_status add_weights(struct lowering *l, int index) {
   const struct hwgq_layer *layer = &l->network->layers[index];
-  struct peer_node *node = new_node(l, layer->op == HWGQ_CONV2D ? PEER_CONV : PEER_LINEAR, index,
-                                    hwgq_network_input_shape(l->network, layer, 0));
+  struct peer_node *node =
+      new_node(l, layer->op == HWGQ_CONV2D ? PEER_CONV : PEER_LINEAR, index, hwgq_network_input_shape(l->network, layer, 0));
   if (!node) return out_of_memory(l);
   node->kernel_h = layer->kernel_height, node->kernel_w = layer->kernel_width;
   node->stride_h = layer->stride_height, node->stride_w = layer->stride_width;
@@ -227,18 +229,26 @@ static enum hwgq_status add_layer(struct lowering *l, int index) {
   struct peer_node *node;
   switch (layer->op) {
   case HWGQ_CONV2D:
-  case HWGQ_LINEAR: return add_weights(l, index);
+  case HWGQ_LINEAR:
+    return add_weights(l, index);
   case HWGQ_BATCH_NORM:
-  case HWGQ_SCALE: return add_affine(l, index);
+  case HWGQ_SCALE:
+    return add_affine(l, index);
   case HWGQ_QUANTIZE:
-  case HWGQ_RELU: return add_activation(l, index);
+  case HWGQ_RELU:
+    return add_activation(l, index);
   case HWGQ_MAX_POOL:
-  case HWGQ_AVG_POOL: return add_pool(l, index);
-  case HWGQ_ADD: return add_sum(l, index);
-  case HWGQ_CONCAT: node = new_node(l, PEER_CONCAT, index, layer->output); return node ? HWGQ_OK : out_of_memory(l);
+  case HWGQ_AVG_POOL:
+    return add_pool(l, index);
+  case HWGQ_ADD:
+    return add_sum(l, index);
+  case HWGQ_CONCAT:
+    node = new_node(l, PEER_CONCAT, index, layer->output);
+    return node ? HWGQ_OK : out_of_memory(l);
   case HWGQ_FLATTEN:
   case HWGQ_SOFTMAX:
-  case HWGQ_OP_COUNT: break;
+  case HWGQ_OP_COUNT:
+    break;
   }
   l->node_of[index] = input_node(l, layer, 0);
   return HWGQ_OK;
@@ -267,8 +277,8 @@ enum hwgq_status peer_lower(const struct hwgq_model *model, struct peer_graph *g
   return status;
 }
 
-int peer_quantize_first(const struct peer_graph *graph, const struct peer_node *node, double limit, float *weight, double *scale,
-                        double *bias) {
+int peer_quantize_first(const struct peer_graph *graph, const struct peer_node *node, double limit, float *weight,
+                        double *scale, double *bias) {
   const float *mean = graph->preprocess.mean, *factor = graph->preprocess.scale;
   const int channels = node->in.channels;
   const size_t taps = (size_t)node->kernel_h * (size_t)node->kernel_w;

@@ -198,6 +198,21 @@ static struct whole whole_weights(struct writer *w, int index) {
   return q;
 }
 
+/* The whole-number bias of a channel whose value is a level code: of those that give every sum the code that exact arithmetic
+ * gives, the middle one; the nearest where there is none. unit: value of the sum's unit after the weights' factor of 127. */
+static int32_t level_bias(const struct peer_node *n, size_t channel, double unit, double bias) {
+  const double scale = n->scale[channel], reach = 3.0 * (double)n->fan_in + 1;
+  double low = -1e9, high = 1e9;
+  for (int k = 1; scale > 0 && k <= n->levels; k++) {
+    const double below = floor((k - 0.5 - n->bias[channel]) / scale); /* the largest sum that stays under level k */
+    if (fabs(below) > reach) continue;
+    low = fmax(low, (k - 0.5) / unit - 127 * (below + 1));
+    high = fmin(high, (k - 0.5) / unit - 127 * below);
+  }
+  const double middle = rint((low + high) / 2);
+  return (int32_t)lrint(low > -1e9 && middle > low && middle < high ? middle : bias / unit);
+}
+
 /* wN, wsN, wzN, bN: weights, their scales and zero points, and biases in units of the sum. */
 static void whole_tensors(struct writer *w, int index, const struct whole *q) {
   const struct peer_node *n = &w->graph.nodes[index];
@@ -213,7 +228,8 @@ static void whole_tensors(struct writer *w, int index, const struct whole *q) {
   for (size_t o = 0; o < outs; o++) {
     for (size_t k = 0; k < q->fan_in; k++) weight[linear ? k * outs + o : o * q->fan_in + k] = (int8_t)q->weight[o * q->fan_in + k];
     scale[o] = (float)(q->scale[o] / q->from.scale);
-    bias[o] = (int32_t)lrint(q->bias[o] / q->scale[o]);
+    const bool codes = n->op != PEER_AFFINE && n->codes && n->inputs[0] != PEER_INPUT;
+    bias[o] = codes ? level_bias(n, o, q->scale[o], q->bias[o]) : (int32_t)lrint(q->bias[o] / q->scale[o]);
   }
   onnx_tensor(&w->out, format(name, sizeof name, "w%d", index), ONNX_INT8, linear ? 2 : 4, linear ? turned : dims, weight, count);
   onnx_tensor(&w->out, format(name, sizeof name, "ws%d", index), ONNX_FLOAT, 1, dims, scale, outs * sizeof *scale);
