@@ -98,6 +98,9 @@ $(BUILD)/%.o: %.c $(FLAGS_FILE)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(CFLAGS) $(ISA_FLAGS) -c $< -o $@
 
+# .incbin, which -MMD does not see
+$(BUILD)/server/route_page.o: server/page/index.html
+
 $(LIBHWGQ): $(call object,$(ENGINE_SRC))
 	$(call say,AR,$@)
 	@rm -f $@
@@ -146,12 +149,12 @@ bench:
 	$(MAKE) programs $(BENCH_BIN)
 	@./tests/bench/run.sh $(BUILD)
 
-include tests/bench/peers/peers.mk
+-include tests/bench/peers/peers.mk
 bench-peers:
 	$(MAKE) peers
 	@python3 tests/bench/peers/compare.py $(PEERS) $(BENCH_PEERS)
 
-test-container:
+test-container: test-deps
 	@./docker/test.sh
 
 # ---- install -----------------------------------------------------------------------------------------------------------

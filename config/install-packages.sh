@@ -20,14 +20,18 @@ for group in "$@"; do
 done
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-  echo "This is not a Debian system: install the equivalents of these packages yourself, then run 'make' and 'make check':" >&2
+  echo "This is not a Debian system: install the equivalents of these packages yourself, then run 'make' and 'tests/run.sh':" >&2
   for package in $wanted; do echo "  $package" >&2; done
   exit 1
 fi
 
 missing=
 for package in $wanted; do
-  [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null)" = "ii " ] || missing="$missing $package"
+  # One status for each architecture: "ii ", "hi " when held.
+  case $(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null) in
+  *"i "*) ;;
+  *) missing="$missing $package" ;;
+  esac
 done
 [ -n "$missing" ] || exit 0
 

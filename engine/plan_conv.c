@@ -122,14 +122,6 @@ static enum hwgq_status set_geometry(struct plan_builder *builder, struct plan_c
 
 /* ---- weights ------------------------------------------------------------------------------------------------------------ */
 
-/* +1 or -1, or the float weight, of input channel c (within the group) at tap t = row * kernel_width + column. */
-static float weight_at(const struct hwgq_layer *layer, size_t fan_in, size_t taps, size_t out, size_t c, size_t t) {
-  const size_t index = c * taps + t;
-  if (!layer->binary) return layer->weight[out * fan_in + index];
-  const uint8_t *bits = layer->weight_bits + out * ((fan_in + 7) / 8);
-  return bits[index / 8] >> (index % 8) & 1 ? 1.0f : -1.0f;
-}
-
 struct packing {
   const struct plan_conv *conv;
   const struct hwgq_layer *layer;
@@ -137,25 +129,64 @@ struct packing {
   size_t fan_in, taps, channels; /* channels of a group's input */
 };
 
-static float flipped_weight(const struct packing *packing, int out, size_t c, size_t tap) {
-  const float w = weight_at(packing->layer, packing->fan_in, packing->taps, (size_t)out, c, tap);
+/* +1 or -1, or the float weight, of input channel c (within the group) at tap t = row * kernel_width + column. */
+static float weight_at(const struct packing *packing, int out, size_t c, size_t t) {
+  const struct hwgq_layer *layer = packing->layer;
+  const size_t index = c * packing->taps + t;
+  float w;
+  if (layer->binary) {
+    const uint8_t *bits = layer->weight_bits + (size_t)out * ((packing->fan_in + 7) / 8);
+    w = bits[index / 8] >> (index % 8) & 1 ? 1.0f : -1.0f;
+  } else {
+    w = layer->weight[(size_t)out * packing->fan_in + index];
+  }
   return packing->flip && packing->flip[out] ? -w : w;
+}
+
+/* Bits index .. index + count - 1 (count <= 32) of a row of `bytes` bytes. */
+static uint32_t bits_at(const uint8_t *row, size_t bytes, size_t index, unsigned count) {
+  uint64_t bits = 0;
+  for (size_t i = index / 8, at = 0; at < 40 && i < bytes; i++, at += 8) bits |= (uint64_t)row[i] << at;
+  return (uint32_t)(bits >> (index % 8) & (((uint64_t)1 << count) - 1));
+}
+
+/* One lane's words of up to 32 taps from `tap` on, for the channels of one word: 32 channels x taps bits, transposed. */
+static void pack_lane(const struct packing *packing, int out, size_t c, size_t end, unsigned shift, size_t tap, unsigned taps,
+                      uint32_t *words) {
+  const size_t bytes = (packing->fan_in + 7) / 8;
+  const uint8_t *row = packing->layer->weight_bits + (size_t)out * bytes;
+  const uint32_t flip = packing->flip && packing->flip[out] ? ~0u : 0;
+  memset(words, 0, taps * sizeof *words);
+  if (packing->taps == 1) {
+    const unsigned count = (unsigned)(end - c);
+    words[0] = ((bits_at(row, bytes, c, count) ^ flip) & (uint32_t)(((uint64_t)1 << count) - 1)) << shift;
+    return;
+  }
+  for (; c < end; c++, shift++) {
+    const uint32_t bits = bits_at(row, bytes, c * packing->taps + tap, taps) ^ flip;
+    for (unsigned t = 0; t < taps; t++) words[t] |= (bits >> t & 1) << shift;
+  }
 }
 
 static void pack_bits(const struct packing *packing, const struct plan_block *block, uint32_t *weights, int32_t *tap_sums) {
   const struct plan_group *group = &packing->conv->groups[block->group];
   const size_t begin = (size_t)block->group * packing->channels, lanes = (size_t)block->lanes;
-  for (size_t tap = 0; tap < packing->taps; tap++) {
-    uint32_t *words = weights + tap * (size_t)group->count * lanes;
-    for (int lane = 0; lane < block->count; lane++) {
-      int32_t sum = 0;
-      for (size_t c = 0; c < packing->channels; c++) {
-        const bool positive = flipped_weight(packing, block->channel + lane, c, tap) > 0;
-        const size_t word = (begin + c) / 32 - (size_t)group->first;
-        words[word * lanes + (size_t)lane] |= (uint32_t)positive << ((begin + c) % 32);
-        sum += positive ? 1 : -1;
+  for (int lane = 0; lane < block->count; lane++) {
+    for (size_t c = 0; c < packing->channels;) {
+      const unsigned shift = (unsigned)((begin + c) % 32);
+      const size_t end = c + 32 - shift < packing->channels ? c + 32 - shift : packing->channels;
+      const size_t word = (begin + c) / 32 - (size_t)group->first;
+      for (size_t tap = 0; tap < packing->taps; tap += 32) {
+        const unsigned taps = packing->taps - tap < 32 ? (unsigned)(packing->taps - tap) : 32;
+        uint32_t words[32];
+        pack_lane(packing, block->channel + lane, c, end, shift, tap, taps, words);
+        for (unsigned t = 0; t < taps; t++) {
+          weights[((tap + t) * (size_t)group->count + word) * lanes + (size_t)lane] = words[t];
+          if (tap_sums)
+            tap_sums[(tap + t) * HWGQ_LANES + (size_t)lane] += 2 * __builtin_popcount(words[t]) - (int32_t)(end - c);
+        }
       }
-      if (tap_sums) tap_sums[tap * HWGQ_LANES + (size_t)lane] = sum;
+      c = end;
     }
   }
 }
@@ -165,7 +196,7 @@ static void pack_floats(const struct packing *packing, const struct plan_block *
   for (size_t tap = 0; tap < packing->taps; tap++) {
     for (size_t c = 0; c < packing->channels; c++) {
       for (int lane = 0; lane < block->count; lane++) {
-        weights[(tap * packing->channels + c) * lanes + (size_t)lane] = flipped_weight(packing, block->channel + lane, c, tap);
+        weights[(tap * packing->channels + c) * lanes + (size_t)lane] = weight_at(packing, block->channel + lane, c, tap);
       }
     }
   }
@@ -229,11 +260,11 @@ enum hwgq_status plan_pack_linear(struct plan_builder *builder, struct plan_stag
   float *weights =
       hwgq_arena_allocate(&builder->plan->arena, (size_t)layer->out_channels * linear->weight_step, sizeof *weights);
   if (!weights) return plan_out_of_memory(builder);
-  for (size_t out = 0; out < (size_t)layer->out_channels; out++) {
+  const struct packing packing = {.layer = layer, .fan_in = linear->inputs, .taps = pixels, .channels = channels};
+  for (int out = 0; out < layer->out_channels; out++) {
+    float *row = weights + (size_t)out * linear->weight_step;
     for (size_t pixel = 0; pixel < pixels; pixel++) {
-      for (size_t c = 0; c < channels; c++) {
-        weights[out * linear->weight_step + pixel * channels + c] = weight_at(layer, linear->inputs, pixels, out, c, pixel);
-      }
+      for (size_t c = 0; c < channels; c++) row[pixel * channels + c] = weight_at(&packing, out, c, pixel);
     }
   }
   linear->weights = weights;

@@ -34,10 +34,10 @@ struct peer_node {
   size_t fan_in;
   double *scale, *bias; /* [out.channels]; of convolutions, linear and affine nodes */
   enum peer_activation activation;
-  int levels;       /* PEER_LEVELS: the highest code */
-  bool codes;       /* the values are level codes, also behind a pool or concatenation of codes */
-  double step;      /* codes: value of level 1 */
-  double magnitude; /* about the largest |y|, from batch-norm statistics: engines with 8-bit values need it */
+  int levels;              /* PEER_LEVELS: the highest code */
+  bool codes;              /* the values are level codes, also behind a pool or concatenation of codes */
+  double step;             /* codes: value of level 1 */
+  double magnitude;        /* about the largest |y|, from batch-norm statistics: engines with 8-bit values need it */
   double branch_magnitude; /* the same without the addend */
 };
 
@@ -53,8 +53,8 @@ enum hwgq_status peer_lower(const struct hwgq_model *model, struct peer_graph *g
 /* The first convolution for engines that take 8-bit pixels and 8-bit weights: weights become whole numbers up to `limit`, and
  * scale * sum(weight * (pixel - zero point)) + bias is the node's value. Returns the zero point, the mean pixel; padding has
  * that value, in every channel, where the network means the channel's own. The arrays are the caller's. */
-int peer_quantize_first(const struct peer_graph *graph, const struct peer_node *node, double limit, float *weight, double *scale,
-                        double *bias);
+int peer_quantize_first(const struct peer_graph *graph, const struct peer_node *node, double limit, float *weight,
+                        double *scale, double *bias);
 void peer_graph_release(struct peer_graph *graph);
 
 #endif

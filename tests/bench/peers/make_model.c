@@ -16,8 +16,7 @@ static enum hwgq_status make_model(const struct networks_entry *entry, bool half
   struct hwgq_model model = {.preprocess = entry->preprocess, .class_count = entry->class_count};
   struct hwgq_quantizer quantizer;
   enum hwgq_status status = hwgq_quantizer_design(3, true, half_step, &quantizer, error);
-  if (!status)
-    status = networks_build(entry->name, entry->input, entry->class_count, 1, &quantizer, &model.network, error);
+  if (!status) status = networks_build(entry->name, entry->input, entry->class_count, 1, &quantizer, &model.network, error);
   if (!status) status = networks_randomize(model.network, &model.preprocess, 1, 4, error);
   char **labels = calloc((size_t)entry->class_count, sizeof *labels);
   char(*names)[24] = calloc((size_t)entry->class_count, sizeof *names);

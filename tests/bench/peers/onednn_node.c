@@ -21,7 +21,8 @@ struct onednn_value onednn_new_value(const struct onednn_net *net, const dnnl_me
   return value;
 }
 
-/* ---- descriptions ---------------------------------------------------------------------------------------------------------- */
+/* ---- descriptions ----------------------------------------------------------------------------------------------------------
+ */
 
 static dnnl_memory_desc_t describe(struct hwgq_shape shape, dnnl_data_type_t type, dnnl_format_tag_t tag) {
   const dnnl_dims_t dims = {1, shape.channels, shape.height, shape.width};
@@ -54,7 +55,8 @@ static const struct onednn_value *value_of(const struct onednn_net *net, int nod
   return node == PEER_INPUT ? &net->input : &net->values[node];
 }
 
-/* ---- steps ----------------------------------------------------------------------------------------------------------------- */
+/* ---- steps -----------------------------------------------------------------------------------------------------------------
+ */
 
 static struct onednn_step *new_step(struct onednn_net *net) {
   if (net->step_count == net->step_room) {
@@ -105,7 +107,8 @@ static struct onednn_value packed(const struct onednn_net *net, const dnnl_memor
   return to;
 }
 
-/* ---- convolutions and linear layers ---------------------------------------------------------------------------------------- */
+/* ---- convolutions and linear layers ----------------------------------------------------------------------------------------
+ */
 
 /* y = scale * (weight * x + bias), with bias in units of the sum when integers are summed. */
 struct folded {
@@ -164,8 +167,8 @@ static dnnl_primitive_desc_t weights_primitive_desc(const struct onednn_net *net
   dnnl_inner_product_desc_t product;
   dnnl_primitive_desc_t desc;
   if (n->op == PEER_CONV) {
-    ONEDNN_CHECK(dnnl_convolution_forward_desc_init(&convolution, dnnl_forward_inference, dnnl_convolution_direct, src, &weights,
-                                                    &bias, dst, stride, pad, after));
+    ONEDNN_CHECK(dnnl_convolution_forward_desc_init(&convolution, dnnl_forward_inference, dnnl_convolution_direct, src,
+                                                    &weights, &bias, dst, stride, pad, after));
     ONEDNN_CHECK(dnnl_primitive_desc_create(&desc, &convolution, attr, net->engine, NULL));
   } else {
     const dnnl_dims_t dims = {1, n->out.channels};
@@ -188,8 +191,7 @@ static void add_weights(struct onednn_net *net, int index) {
   dnnl_memory_desc_t dst = describe(n->out, dnnl_f32, net->int8 ? dnnl_nhwc : n->op == PEER_LINEAR ? dnnl_nchw : tag);
   if (net->int8 && n->codes && integers) dst.data_type = dnnl_u8;
   if (n->addend != PEER_INPUT) dst = net->values[n->addend].desc;
-  const dnnl_primitive_desc_t desc =
-      weights_primitive_desc(net, n, &src, &dst, integers ? dnnl_s8 : dnnl_f32, attr);
+  const dnnl_primitive_desc_t desc = weights_primitive_desc(net, n, &src, &dst, integers ? dnnl_s8 : dnnl_f32, attr);
   const struct onednn_value from =
       converted(net, value_of(net, n->inputs[0]), dnnl_primitive_desc_query_md(desc, dnnl_query_src_md, 0));
   const dnnl_memory_desc_t plain = weight_desc(n, dnnl_f32, false), vector = describe_vector(n->out.channels, dnnl_f32);
@@ -217,7 +219,8 @@ static void add_weights(struct onednn_net *net, int index) {
   free(f.weight), free(f.scale), free(f.bias);
 }
 
-/* ---- the others ------------------------------------------------------------------------------------------------------------ */
+/* ---- the others ------------------------------------------------------------------------------------------------------------
+ */
 
 static void add_pool(struct onednn_net *net, int index) {
   const struct peer_node *n = &net->graph.nodes[index];
@@ -283,15 +286,24 @@ static void add_affine(struct onednn_net *net, int index) {
 void onednn_add_node(struct onednn_net *net, int index) {
   switch (net->graph.nodes[index].op) {
   case PEER_CONV:
-  case PEER_LINEAR: add_weights(net, index); break;
+  case PEER_LINEAR:
+    add_weights(net, index);
+    break;
   case PEER_MAX_POOL:
-  case PEER_GLOBAL_AVERAGE: add_pool(net, index); break;
-  case PEER_CONCAT: add_concat(net, index); break;
-  case PEER_AFFINE: add_affine(net, index); break;
+  case PEER_GLOBAL_AVERAGE:
+    add_pool(net, index);
+    break;
+  case PEER_CONCAT:
+    add_concat(net, index);
+    break;
+  case PEER_AFFINE:
+    add_affine(net, index);
+    break;
   }
 }
 
-/* ---- the affine loop: channels lie in blocks, [C/block][pixels][block] ----------------------------------------------------- */
+/* ---- the affine loop: channels lie in blocks, [C/block][pixels][block] -----------------------------------------------------
+ */
 
 static float activate(float x, float top) {
   return x < 0 ? 0 : x > top ? top : x;

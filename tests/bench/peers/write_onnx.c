@@ -1,10 +1,10 @@
 /* Writes a network as an ONNX model: write_onnx MODEL.hwgq OUT.onnx float32|relu|int8|int8-float-first
  *   float32           level codes are floats; a quantizer is Clip and Round behind a convolution that batch norm is folded into
  *   relu              the same with Relu for every quantizer: another network, and the least that these shapes cost
- *   int8              QLinearConv and QGemm: codes are uint8, weights +-127 (so that whole-number biases have 127 steps to a unit of
- *                     the sum), a quantizer is the requantization and one Clip. Float streams are uint8 too, their range is 4.5
- *                     deviations. The first convolution takes 8-bit pixels and rounds its weights to 8 bits. The last layer is float.
- *   int8-float-first  the same but for the first convolution, which is float */
+ *   int8              QLinearConv and QGemm: codes are uint8, weights +-127 (so that whole-number biases have 127 steps to a
+ * unit of the sum), a quantizer is the requantization and one Clip. Float streams are uint8 too, their range is 4.5 deviations.
+ * The first convolution takes 8-bit pixels and rounds its weights to 8 bits. The last layer is float. int8-float-first  the
+ * same but for the first convolution, which is float */
 #include "tests/bench/peers/lower.h"
 #include "tests/bench/peers/onnx_proto.h"
 
@@ -88,12 +88,14 @@ static const char *as_float(struct writer *w, int node, char name[NAME]) {
   if (node == PEER_INPUT || coding_of(w, node).floats) return name_of(node, name);
   name_of(node, bytes);
   format(name, NAME, "%s_f", bytes);
-  struct proto decode = onnx_node("DequantizeLinear", NULL, format(inputs, sizeof inputs, "%s %s_s %s_z", bytes, bytes, bytes), name);
+  struct proto decode =
+      onnx_node("DequantizeLinear", NULL, format(inputs, sizeof inputs, "%s %s_s %s_z", bytes, bytes, bytes), name);
   onnx_end(&w->out, &decode);
   return name;
 }
 
-/* ---- float32 --------------------------------------------------------------------------------------------------------------- */
+/* ---- float32 ---------------------------------------------------------------------------------------------------------------
+ */
 
 /* From `input` through the node's activation to `output`. */
 static void float_activation(struct writer *w, const struct peer_node *n, const char *input, const char *output) {
@@ -116,14 +118,16 @@ static void float_weights(struct writer *w, int index, const char *output) {
   for (size_t i = 0; i < count; i++) weight[i] = (float)((double)n->weight[i] * n->scale[i / n->fan_in]);
   for (size_t o = 0; o < outs; o++) bias[o] = (float)n->bias[o];
   char input[NAME], flat[NAME + 8], inputs[NAMES], name[NAME];
-  onnx_tensor(&w->out, format(name, sizeof name, "w%d", index), ONNX_FLOAT, linear ? 2 : 4, dims, weight, count * sizeof *weight);
+  onnx_tensor(&w->out, format(name, sizeof name, "w%d", index), ONNX_FLOAT, linear ? 2 : 4, dims, weight,
+              count * sizeof *weight);
   onnx_tensor(&w->out, format(name, sizeof name, "b%d", index), ONNX_FLOAT, 1, dims, bias, outs * sizeof *bias);
   const char *from = as_float(w, n->inputs[0], input);
   if (linear) {
     simple(w, "Flatten", from, format(flat, sizeof flat, "%s_flat%d", from, index));
     from = flat;
   }
-  struct proto node = onnx_node(linear ? "Gemm" : "Conv", NULL, format(inputs, sizeof inputs, "%s w%d b%d", from, index, index), output);
+  struct proto node =
+      onnx_node(linear ? "Gemm" : "Conv", NULL, format(inputs, sizeof inputs, "%s w%d b%d", from, index, index), output);
   if (linear) {
     onnx_integer(&node, "transB", 1);
   } else {
@@ -145,11 +149,13 @@ static void float_affine(struct writer *w, int index, const char *output) {
   for (int kind = 0; kind < 4; kind++) {
     for (size_t c = 0; c < outs; c++)
       values[c] = (float)(kind == 0 ? n->scale[c] : kind == 1 ? n->bias[c] : kind == 2 ? 0 : 1 - 1e-5);
-    onnx_tensor(&w->out, format(name, sizeof name, "%s%d", kinds[kind], index), ONNX_FLOAT, 1, dims, values, outs * sizeof *values);
+    onnx_tensor(&w->out, format(name, sizeof name, "%s%d", kinds[kind], index), ONNX_FLOAT, 1, dims, values,
+                outs * sizeof *values);
   }
   free(values);
   simple(w, "BatchNormalization",
-         format(inputs, sizeof inputs, "%s scale%d bias%d mean%d var%d", as_float(w, n->inputs[0], input), index, index, index, index),
+         format(inputs, sizeof inputs, "%s scale%d bias%d mean%d var%d", as_float(w, n->inputs[0], input), index, index, index,
+                index),
          output);
 }
 
@@ -169,7 +175,8 @@ static void float_node(struct writer *w, int index) {
   if (active) float_activation(w, n, sum, output);
 }
 
-/* ---- int8 ------------------------------------------------------------------------------------------------------------------ */
+/* ---- int8 ------------------------------------------------------------------------------------------------------------------
+ */
 
 /* Whole numbers: value = scale * sum(weight * (byte - zero point)) + bias. */
 struct whole {
@@ -182,7 +189,11 @@ struct whole {
 static struct whole whole_weights(struct writer *w, int index) {
   const struct peer_node *n = &w->graph.nodes[index];
   const size_t outs = (size_t)n->out.channels, fan_in = n->op == PEER_AFFINE ? 1 : n->fan_in;
-  struct whole q = {allocate(outs * fan_in, sizeof(float)), allocate(outs, sizeof(double)), allocate(outs, sizeof(double)), fan_in, {1, 0, false}};
+  struct whole q = {allocate(outs * fan_in, sizeof(float)),
+                    allocate(outs, sizeof(double)),
+                    allocate(outs, sizeof(double)),
+                    fan_in,
+                    {1, 0, false}};
   if (n->inputs[0] == PEER_INPUT) {
     q.from.zero_point = peer_quantize_first(&w->graph, n, 127, q.weight, q.scale, q.bias);
     return q;
@@ -218,7 +229,10 @@ static void whole_tensors(struct writer *w, int index, const struct whole *q) {
   const struct peer_node *n = &w->graph.nodes[index];
   const size_t outs = (size_t)n->out.channels, count = outs * q->fan_in;
   const bool linear = n->op == PEER_LINEAR;
-  const int64_t dims[] = {n->out.channels, linear ? (int64_t)q->fan_in : n->op == PEER_AFFINE ? 1 : n->in.channels / n->groups,
+  const int64_t dims[] = {n->out.channels,
+                          linear                 ? (int64_t)q->fan_in
+                          : n->op == PEER_AFFINE ? 1
+                                                 : n->in.channels / n->groups,
                           n->kernel_h, n->kernel_w};
   const int64_t turned[] = {dims[1], dims[0]};
   int8_t *weight = allocate(count, 1), *zero = allocate(outs, 1);
@@ -226,12 +240,14 @@ static void whole_tensors(struct writer *w, int index, const struct whole *q) {
   int32_t *bias = allocate(outs, sizeof *bias);
   char name[NAME];
   for (size_t o = 0; o < outs; o++) {
-    for (size_t k = 0; k < q->fan_in; k++) weight[linear ? k * outs + o : o * q->fan_in + k] = (int8_t)q->weight[o * q->fan_in + k];
+    for (size_t k = 0; k < q->fan_in; k++)
+      weight[linear ? k * outs + o : o * q->fan_in + k] = (int8_t)q->weight[o * q->fan_in + k];
     scale[o] = (float)(q->scale[o] / q->from.scale);
     const bool codes = n->op != PEER_AFFINE && n->codes && n->inputs[0] != PEER_INPUT;
     bias[o] = codes ? level_bias(n, o, q->scale[o], q->bias[o]) : (int32_t)lrint(q->bias[o] / q->scale[o]);
   }
-  onnx_tensor(&w->out, format(name, sizeof name, "w%d", index), ONNX_INT8, linear ? 2 : 4, linear ? turned : dims, weight, count);
+  onnx_tensor(&w->out, format(name, sizeof name, "w%d", index), ONNX_INT8, linear ? 2 : 4, linear ? turned : dims, weight,
+              count);
   onnx_tensor(&w->out, format(name, sizeof name, "ws%d", index), ONNX_FLOAT, 1, dims, scale, outs * sizeof *scale);
   onnx_tensor(&w->out, format(name, sizeof name, "wz%d", index), ONNX_INT8, 1, dims, zero, outs);
   onnx_tensor(&w->out, format(name, sizeof name, "b%d", index), ONNX_INT32, 1, dims, bias, outs * sizeof *bias);
@@ -251,7 +267,8 @@ static void int8_linear(struct writer *w, int index, const char *input, const ch
 static void int8_conv(struct writer *w, int index, const char *input, const char *coding, const char *output) {
   const struct peer_node *n = &w->graph.nodes[index];
   char inputs[NAMES];
-  format(inputs, sizeof inputs, "%s %s_s %s_z w%d ws%d wz%d %s_s %s_z b%d", input, input, input, index, index, index, coding, coding, index);
+  format(inputs, sizeof inputs, "%s %s_s %s_z w%d ws%d wz%d %s_s %s_z b%d", input, input, input, index, index, index, coding,
+         coding, index);
   struct proto node = onnx_node("QLinearConv", NULL, inputs, output);
   window(&node, n);
   onnx_integer(&node, "group", n->op == PEER_AFFINE ? n->in.channels : n->groups);
@@ -280,8 +297,8 @@ static void int8_node(struct writer *w, int index) {
     int8_conv(w, index, from, raw, raw);
     name_of(n->addend, addend);
     struct proto node = onnx_node("QLinearAdd", "com.microsoft",
-                                  format(inputs, sizeof inputs, "%s %s_s %s_z %s %s_s %s_z %s_s %s_z", raw, raw, raw, addend, addend,
-                                         addend, output, output),
+                                  format(inputs, sizeof inputs, "%s %s_s %s_z %s %s_s %s_z %s_s %s_z", raw, raw, raw, addend,
+                                         addend, addend, output, output),
                                   output);
     onnx_end(&w->out, &node);
   } else {
@@ -291,7 +308,8 @@ static void int8_node(struct writer *w, int index) {
   if (floats && n->activation == PEER_RELU) simple(w, "Relu", raw, output);
 }
 
-/* ---- the graph ------------------------------------------------------------------------------------------------------------- */
+/* ---- the graph -------------------------------------------------------------------------------------------------------------
+ */
 
 static void encode(struct writer *w, int index) {
   const struct peer_node *n = &w->graph.nodes[index];
@@ -299,7 +317,8 @@ static void encode(struct writer *w, int index) {
   w->codings[index] = natural_coding(n, n->magnitude);
   format(bytes, sizeof bytes, "v%d", index);
   add_coding(w, bytes, w->codings[index]);
-  struct proto node = onnx_node("QuantizeLinear", NULL, format(inputs, sizeof inputs, "f%d %s_s %s_z", index, bytes, bytes), bytes);
+  struct proto node =
+      onnx_node("QuantizeLinear", NULL, format(inputs, sizeof inputs, "f%d %s_s %s_z", index, bytes, bytes), bytes);
   onnx_end(&w->out, &node);
 }
 
@@ -364,12 +383,14 @@ static void write_graph(struct writer *w) {
   if (w->int8_first) {
     float *weight = allocate((size_t)w->graph.nodes[0].out.channels * w->graph.nodes[0].fan_in, sizeof *weight);
     double *rest = allocate(2 * (size_t)w->graph.nodes[0].out.channels, sizeof *rest);
-    const int zero_point = peer_quantize_first(&w->graph, &w->graph.nodes[0], 127, weight, rest, rest + w->graph.nodes[0].out.channels);
+    const int zero_point =
+        peer_quantize_first(&w->graph, &w->graph.nodes[0], 127, weight, rest, rest + w->graph.nodes[0].out.channels);
     add_coding(w, "input", (struct coding){1, zero_point, false});
     free(weight), free(rest);
   }
   for (int i = 0; i < w->graph.count; i++) add_node(w, i);
-  onnx_value(&w->out, 11, "input", w->int8_first ? ONNX_UINT8 : ONNX_FLOAT, 4, (const int64_t[]){1, in.channels, in.height, in.width});
+  onnx_value(&w->out, 11, "input", w->int8_first ? ONNX_UINT8 : ONNX_FLOAT, 4,
+             (const int64_t[]){1, in.channels, in.height, in.width});
   onnx_value(&w->out, 12, name_of(w->graph.count - 1, name), ONNX_FLOAT, 2, (const int64_t[]){1, w->graph.classes});
 }
 
