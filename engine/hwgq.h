@@ -234,6 +234,8 @@ struct hwgq_plan;
 struct hwgq_plan_options {
   const char *cpu;      /* "scalar", "avx2", "avx512": kernel set; NULL: environment HWGQ_CPU, else the best this CPU has */
   bool keep_all_layers; /* no buffer is reused, so that hwgq_run_output can return every stage's output (tests, verify) */
+  const char *form;     /* "lookup6", "lookup4", "popcount": how binary convolutions are computed where the kernel set can do it
+                           that way (all give the same numbers); NULL: its fastest way */
 };
 
 /* Folds, packs weights, plans buffers, picks kernels. Copies what it needs: the model may be destroyed afterwards. */

@@ -143,6 +143,7 @@ enum hwgq_status hwgq_plan_create(const struct hwgq_network *network, const stru
     return hwgq_fail(error, HWGQ_ERROR_MEMORY, "network '%s': out of memory while its plan is made", network->name);
   }
   created->kernels = kernels;
+  created->form = options ? options->form : NULL;
   created->keep_all_layers = options && options->keep_all_layers;
   *builder = (struct plan_builder){.network = network, .plan = created, .error = error};
   status = fill_plan(builder, preprocess);

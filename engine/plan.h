@@ -99,7 +99,9 @@ struct plan_group {
 /* A convolution, or a linear layer as a convolution whose kernel is its whole input. */
 struct plan_conv {
   bool binary;
-  struct hwgq_shape in, out; /* out: before pooling */
+  const struct hwgq_bconv_form *form; /* binary */
+  const uint8_t *tables;              /* of the form's codes, NULL for none */
+  struct hwgq_shape in, out;          /* out: before pooling */
   struct plan_window window;
   struct plan_segment *lines, *columns;
   int line_segments, column_segments;
@@ -107,7 +109,7 @@ struct plan_conv {
   int group_count;
   struct plan_block *blocks;
   int block_count;
-  const void *weights;     /* [block][kernel row][kernel column][word or channel][lanes] */
+  const void *weights;     /* [block][kernel row][kernel column][word or channel][lanes]; forms with codes: codes.c */
   const int32_t *tap_sums; /* sign input: [block][kernel row][kernel column][HWGQ_LANES], sums of the +-1 weights */
   bool pooled;
   struct plan_window pool;
@@ -116,14 +118,25 @@ struct plan_conv {
   int band_lines;          /* rows of `out` that this needs at most */
 };
 
+/* Place of a block in the span that computes it: spans start at every second block of a group when the form's span is 2. */
+static inline int plan_span_part(const struct plan_conv *conv, int block) {
+  if (!conv->form || conv->form->span == 1) return 0;
+  const int per_group = conv->block_count / conv->group_count;
+  return block % per_group % conv->form->span;
+}
+/* Blocks of the span that starts with `block`. */
+static inline int plan_span(const struct plan_conv *conv, int block) {
+  return block + 1 < conv->block_count && plan_span_part(conv, block + 1) == 1 ? 2 : 1;
+}
+
 /* A float linear layer. */
 struct plan_linear {
   size_t inputs, weight_step;
   const float *weights; /* [out][weight_step], inputs in the tensor's order */
 };
 
-enum { PLAN_TEMPORARIES = 6 };
-enum { TEMP_ACCUMULATORS, TEMP_POOLED, TEMP_SUMS, TEMP_CORRECTIONS, TEMP_PLANE, TEMP_BITS };
+enum { PLAN_TEMPORARIES = 7 };
+enum { TEMP_ACCUMULATORS, TEMP_POOLED, TEMP_SUMS, TEMP_CORRECTIONS, TEMP_PLANE, TEMP_BITS, TEMP_CODES };
 
 struct plan_frame; /* of one run */
 
@@ -147,6 +160,8 @@ struct plan_stage {
 struct hwgq_plan {
   struct hwgq_arena arena; /* everything below except the two growing arrays */
   const struct hwgq_kernels *kernels;
+  const char *form;                      /* of binary convolutions, where it is possible; NULL: the set's choice */
+  const uint8_t *tables[HWGQ_MAX_FORMS]; /* of forms with codes that are in use */
   int stage_count, stage_capacity;
   struct plan_stage *stages;
   int tensor_count, tensor_capacity;
@@ -195,6 +210,9 @@ enum hwgq_status plan_build(struct plan_builder *builder);
  * weights change sign. */
 enum hwgq_status plan_pack_conv(struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *layer,
                                 const struct plan_tensor *input, const struct hwgq_layer *pool, const bool *flip);
+/* How a binary layer will be computed. */
+const struct hwgq_bconv_form *plan_choose_form(const struct plan_builder *builder, const struct hwgq_layer *layer,
+                                               const struct plan_tensor *input);
 enum hwgq_status plan_pack_linear(struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *layer,
                                   const struct plan_tensor *input);
 enum hwgq_status plan_make_blocks(struct plan_builder *builder, int channels, int groups, size_t lane_elements,

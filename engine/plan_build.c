@@ -151,11 +151,12 @@ static const char *levels_word(const struct plan_coding *coding, char word[8]) {
   return word;
 }
 
-static char *kernel_name(struct plan_builder *builder, bool linear, bool binary, const struct plan_coding *coding) {
+static char *kernel_name(struct plan_builder *builder, bool linear, const struct hwgq_bconv_form *form,
+                         const struct plan_coding *coding) {
   struct hwgq_plan *plan = builder->plan;
   char word[8];
-  if (!binary) return hwgq_arena_format(&plan->arena, "%s_%s", linear ? "linear_f32" : "fconv_direct", plan->kernels->name);
-  return hwgq_arena_format(&plan->arena, "%s_%s_popcount_%s", linear ? "blinear" : "bconv", levels_word(coding, word),
+  if (!form) return hwgq_arena_format(&plan->arena, "%s_%s", linear ? "linear_f32" : "fconv_direct", plan->kernels->name);
+  return hwgq_arena_format(&plan->arena, "%s_%s_%s_%s", linear ? "blinear" : "bconv", levels_word(coding, word), form->name,
                            plan->kernels->name);
 }
 
@@ -181,8 +182,13 @@ static enum hwgq_status add_conv_temporaries(struct plan_builder *builder, int i
   const uint64_t planes = (uint64_t)output->coding.planes;
   const bool unaligned = stage->epilogue.unaligned, binary = conv->binary, pooled = conv->pooled;
   const uint64_t groups = (uint64_t)conv->group_count;
-  enum hwgq_status status = add_temporary(builder, index, TEMP_ACCUMULATORS, pixels * lanes * element);
+  const uint64_t span = binary ? (uint64_t)conv->form->span : 1;
+  enum hwgq_status status = add_temporary(builder, index, TEMP_ACCUMULATORS, span * pixels * lanes * element);
   if (!status && pooled) status = add_temporary(builder, index, TEMP_POOLED, final_pixels * lanes * element);
+  if (!status && binary && conv->form->code) {
+    const uint64_t elements = in_pixels * hwgq_code_elements(conv->form, plan_words(input));
+    status = add_temporary(builder, index, TEMP_CODES, elements * sizeof(uint32_t));
+  }
   if (!status && binary) status = add_temporary(builder, index, TEMP_SUMS, in_pixels * sizeof(int32_t));
   if (!status && binary) {
     status = add_temporary(builder, index, TEMP_CORRECTIONS, passes * groups * out_pixels * sizeof(int32_t));
@@ -219,7 +225,8 @@ static enum hwgq_status fill_weighted(struct plan_builder *builder, struct plan_
   const bool *flip = NULL;
   enum hwgq_status status = pool ? find_flips(builder, layer, &flip) : HWGQ_OK;
   if (status) return status;
-  stage->kernel = kernel_name(builder, linear, packed, packed ? &input->coding : NULL);
+  if (packed) stage->conv.form = plan_choose_form(builder, layer, input);
+  stage->kernel = kernel_name(builder, linear, stage->conv.form, &input->coding);
   if (!stage->kernel) return plan_out_of_memory(builder);
   stage->epilogue.type = !packed ? PLAN_F32 : input->coding.thermometer ? PLAN_F64 : PLAN_I32;
   chain->unit = packed && !input->coding.thermometer ? input->coding.unit : 1;

@@ -1,4 +1,5 @@
 /* Weights of convolutions and linear layers, in the order in which the kernels read them. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/parameters.h"
@@ -202,15 +203,100 @@ static void pack_floats(const struct packing *packing, const struct plan_block *
   }
 }
 
+/* ---- forms of binary convolutions --------------------------------------------------------------------------------------- */
+
+static bool can_take(const struct hwgq_bconv_form *form, int groups, const struct plan_tensor *input) {
+  if (!hwgq_form_supported(form)) return false;
+  if (!form->code) return true; /* thermometer planes, which may be more than max_planes, are summed one by one */
+  if (input->coding.thermometer || input->coding.planes > form->max_planes) return false;
+  return groups == 1 || form->code == 4; /* codes of six cross the words that groups use */
+}
+
+const struct hwgq_bconv_form *plan_choose_form(const struct plan_builder *builder, const struct hwgq_layer *layer,
+                                               const struct plan_tensor *input) {
+  const struct hwgq_plan *plan = builder->plan;
+  const int groups = layer->op == HWGQ_LINEAR ? 1 : layer->groups;
+  const struct hwgq_bconv_form *first = NULL;
+  for (const struct hwgq_bconv_form *form = plan->kernels->forms; form->name; form++) {
+    if (!can_take(form, groups, input)) continue;
+    if (!first && hwgq_form_preferred(form)) first = form;
+    if (plan->form && strcmp(plan->form, form->name) == 0) return form;
+  }
+  return first;
+}
+
+static enum hwgq_status make_tables(struct plan_builder *builder, struct plan_conv *conv) {
+  struct hwgq_plan *plan = builder->plan;
+  const ptrdiff_t index = conv->form - plan->kernels->forms;
+  if (!plan->tables[index]) {
+    uint8_t *tables = hwgq_arena_allocate(&plan->arena, hwgq_code_table_bytes(conv->form), 1);
+    if (!tables) return plan_out_of_memory(builder);
+    hwgq_code_make_tables(conv->form, tables);
+    plan->tables[index] = tables;
+  }
+  conv->tables = plan->tables[index];
+  return HWGQ_OK;
+}
+
+/* ---- convolutions ------------------------------------------------------------------------------------------------------- */
+
 /* Groups may use different numbers of words: offsets of the blocks' weights, and their total in elements. */
 static size_t set_weight_offsets(struct plan_conv *conv, size_t taps) {
+  const struct hwgq_bconv_form *form = conv->form;
   size_t total = 0;
   for (int b = 0; b < conv->block_count; b++) {
     struct plan_block *block = &conv->blocks[b];
+    const int words = conv->groups[block->group].count;
+    if (form && form->code) block->lanes = HWGQ_LANES;
+    if (plan_span_part(conv, b)) { /* shares its neighbour's */
+      block->weights = conv->blocks[b - 1].weights;
+      continue;
+    }
     block->weights = total;
-    total += taps * (size_t)conv->groups[block->group].count * (size_t)block->lanes;
+    total += taps * (form && form->code ? hwgq_code_units(form, words) * hwgq_code_unit_weights(form)
+                                        : (size_t)words * (size_t)block->lanes);
   }
   return total;
+}
+
+/* Bits of a block, then code by code. `bits`: memory for one block, zeroed. */
+static void pack_codes(const struct packing *packing, int b, uint32_t *bits, uint32_t *weights, int32_t *tap_sums) {
+  const struct plan_conv *conv = packing->conv;
+  const struct plan_block *block = &conv->blocks[b];
+  const int words = conv->groups[block->group].count;
+  const size_t tap_weights = hwgq_code_units(conv->form, words) * hwgq_code_unit_weights(conv->form);
+  pack_bits(packing, block, bits, tap_sums);
+  for (size_t tap = 0; tap < packing->taps; tap++) {
+    hwgq_code_arrange(conv->form, bits + tap * (size_t)words * HWGQ_LANES, words, plan_span_part(conv, b),
+                      (uint8_t *)(weights + block->weights + tap * tap_weights));
+  }
+}
+
+static enum hwgq_status pack_weights(struct plan_builder *builder, const struct packing *packing, void *weights,
+                                     int32_t *tap_sums) {
+  const struct plan_conv *conv = packing->conv;
+  size_t words = 0;
+  for (int g = 0; g < conv->group_count; g++) {
+    words = (size_t)conv->groups[g].count > words ? (size_t)conv->groups[g].count : words;
+  }
+  const bool codes = conv->binary && conv->form->code;
+  const size_t block_bits = packing->taps * words * HWGQ_LANES;
+  uint32_t *bits = codes ? malloc(block_bits * sizeof *bits) : NULL;
+  if (codes && !bits) return plan_out_of_memory(builder);
+  for (int b = 0; b < conv->block_count; b++) {
+    const struct plan_block *block = &conv->blocks[b];
+    int32_t *sums = tap_sums ? tap_sums + (size_t)b * packing->taps * HWGQ_LANES : NULL;
+    if (codes) {
+      memset(bits, 0, block_bits * sizeof *bits);
+      pack_codes(packing, b, bits, weights, sums);
+    } else if (conv->binary) {
+      pack_bits(packing, block, (uint32_t *)weights + block->weights, sums);
+    } else {
+      pack_floats(packing, block, (float *)weights + block->weights);
+    }
+  }
+  free(bits);
+  return HWGQ_OK;
 }
 
 enum hwgq_status plan_pack_conv(struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *layer,
@@ -222,6 +308,7 @@ enum hwgq_status plan_pack_conv(struct plan_builder *builder, struct plan_stage 
   enum hwgq_status status = set_geometry(builder, conv, layer, input, pool);
   if (!status) status = make_groups(builder, conv, groups);
   if (!status) status = plan_make_blocks(builder, layer->out_channels, groups, 0, &conv->blocks, &conv->block_count);
+  if (!status && conv->binary && conv->form->code) status = make_tables(builder, conv);
   if (status) return status;
   const size_t taps = (size_t)conv->window.kernel_height * (size_t)conv->window.kernel_width;
   const size_t elements = set_weight_offsets(conv, taps);
@@ -234,15 +321,8 @@ enum hwgq_status plan_pack_conv(struct plan_builder *builder, struct plan_stage 
   if (!weights) return plan_out_of_memory(builder);
   const struct packing packing = {
       conv, layer, flip, (size_t)hwgq_layer_fan_in(builder->network, layer), taps, (size_t)(conv->in.channels / groups)};
-  for (int b = 0; b < conv->block_count; b++) {
-    const struct plan_block *block = &conv->blocks[b];
-    if (conv->binary) {
-      pack_bits(&packing, block, (uint32_t *)weights + block->weights,
-                tap_sums ? tap_sums + (size_t)b * taps * HWGQ_LANES : NULL);
-    } else {
-      pack_floats(&packing, block, (float *)weights + block->weights);
-    }
-  }
+  status = pack_weights(builder, &packing, weights, tap_sums);
+  if (status) return status;
   conv->weights = weights;
   conv->tap_sums = tap_sums;
   stage->weight_bytes = elements * sizeof(uint32_t);

@@ -18,8 +18,10 @@ struct conv_run {
   int32_t *plane;              /* thermometer input: accumulators of one plane */
   int32_t *corrections;        /* [pass][group][output pixel] */
   uint32_t *bits;
-  bool real;      /* thermometer input: one pass per plane, added up in double */
-  size_t element; /* bytes of an accumulator */
+  const uint32_t *codes; /* forms with codes: [input pixel][hwgq_code_elements] */
+  size_t block_bytes;    /* of a block's accumulators */
+  bool real;             /* thermometer input: one pass per plane, added up in double */
+  size_t element;        /* bytes of an accumulator */
 };
 
 /* ---- corrections -----------------------------------------------------------------------------------------------------------
@@ -78,19 +80,19 @@ static void make_corrections(const struct conv_run *run, int32_t *sums) {
 
 struct rectangle {
   const struct plan_block *block;
-  int block_index;
+  int block_index, blocks; /* blocks that are computed together */
   const struct plan_segment *line, *column;
   int first_line, lines; /* output rows, within the line segment */
   size_t row;            /* of the band, where the first of them goes */
 };
 
 /* - sum of the valid taps' weights, for sign activations; else 0. */
-static void set_base(const struct conv_run *run, const struct rectangle *r, int32_t base[HWGQ_LANES]) {
+static void set_base(const struct conv_run *run, const struct rectangle *r, int block, int32_t base[HWGQ_LANES]) {
   const struct plan_conv *conv = run->conv;
   memset(base, 0, HWGQ_LANES * sizeof *base);
   if (!conv->tap_sums) return;
   const size_t taps = (size_t)conv->window.kernel_height * (size_t)conv->window.kernel_width;
-  const int32_t *sums = conv->tap_sums + (size_t)r->block_index * taps * HWGQ_LANES;
+  const int32_t *sums = conv->tap_sums + (size_t)block * taps * HWGQ_LANES;
   for (int row = r->line->tap; row < r->line->tap + r->line->taps; row++) {
     for (int tap = r->column->tap; tap < r->column->tap + r->column->taps; tap++) {
       const int32_t *from = sums + ((size_t)row * (size_t)conv->window.kernel_width + (size_t)tap) * HWGQ_LANES;
@@ -99,33 +101,61 @@ static void set_base(const struct conv_run *run, const struct rectangle *r, int3
   }
 }
 
-/* Everything that binary and float convolutions share. Steps in 4-byte elements; `words`: elements of a pixel. */
-static void fill_job(const struct conv_run *run, const struct rectangle *r, size_t words, int planes,
-                     struct hwgq_conv_job *job) {
+/* What a pixel and its weights are made of, in 4-byte elements. A unit is a word, a channel, or a code. */
+struct layout {
+  const uint32_t *data;
+  size_t units, unit;  /* of a pixel; elements per unit */
+  size_t first, count; /* units that the group uses */
+  size_t weights;      /* elements of weights per unit */
+};
+
+static struct layout layout_of(const struct conv_run *run, const struct plan_block *block) {
   const struct plan_conv *conv = run->conv;
-  const struct plan_group *group = &conv->groups[r->block->group];
-  const size_t width = (size_t)conv->in.width, tap_words = words / (size_t)planes, lanes = (size_t)r->block->lanes;
-  const bool whole = (size_t)group->count == tap_words; /* kernel rows are contiguous */
-  const size_t count = (size_t)group->count;
+  const struct plan_group *group = &conv->groups[block->group];
+  struct layout l = {.data = run->input_data,
+                     .units = conv->binary ? (size_t)plan_words(run->input) : (size_t)conv->in.channels,
+                     .unit = conv->binary ? (size_t)run->input->coding.planes : 1,
+                     .first = (size_t)group->first,
+                     .count = (size_t)group->count,
+                     .weights = (size_t)block->lanes};
+  if (!run->codes) return l;
+  const size_t elements = hwgq_code_elements(conv->form, (int)l.units);
+  l.data = run->codes;
+  l.units = hwgq_code_units(conv->form, (int)l.units);
+  l.unit = elements / l.units;
+  l.count = hwgq_code_units(conv->form, group->count);
+  l.weights = hwgq_code_unit_weights(conv->form);
+  return l;
+}
+
+/* Everything that binary and float convolutions share. */
+static void fill_job(const struct conv_run *run, const struct rectangle *r, struct hwgq_conv_job *job) {
+  const struct plan_conv *conv = run->conv;
+  const struct layout l = layout_of(run, r->block);
+  const size_t width = (size_t)conv->in.width, words = l.units * l.unit;
+  const bool whole = l.count == l.units; /* kernel rows are contiguous */
   const size_t top = (size_t)(r->line->input + (r->first_line - r->line->start) * conv->window.stride_height);
-  const size_t element = (top * width + (size_t)r->column->input) * words + (size_t)group->first * (size_t)planes;
+  const size_t element = (top * width + (size_t)r->column->input) * words + l.first * l.unit;
   const size_t tap = (size_t)r->line->tap * (size_t)conv->window.kernel_width + (size_t)r->column->tap;
   *job = (struct hwgq_conv_job){
       .lines = r->lines,
       .columns = r->column->count,
-      .input = (const uint32_t *)run->input_data + element,
+      .input = l.data + element,
       .line_step = (size_t)conv->window.stride_height * width * words,
       .column_step = (size_t)conv->window.stride_width * words,
       .rows = r->line->taps,
       .runs = whole ? 1 : r->column->taps,
-      .length = whole ? r->column->taps * group->count : group->count,
+      .length = whole ? r->column->taps * (int)l.count : (int)l.count,
       .row_step = width * words,
       .run_step = words,
-      .weights = (const uint32_t *)conv->weights + r->block->weights + tap * count * lanes,
-      .weight_row_step = (size_t)conv->window.kernel_width * count * lanes,
-      .weight_run_step = count * lanes,
-      .lanes = r->block->lanes,
+      .weights = (const uint32_t *)conv->weights + r->block->weights + tap * l.count * l.weights,
+      .weight_row_step = (size_t)conv->window.kernel_width * l.count * l.weights,
+      .weight_run_step = l.count * l.weights,
+      .lanes = r->blocks == 1 ? r->block->lanes : r->blocks * HWGQ_LANES,
       .accumulator_line_step = (size_t)conv->out.width * HWGQ_LANES,
+      .accumulator_block_step = run->block_bytes / run->element,
+      .plane_step = (int)l.unit,
+      .tables = conv->tables,
   };
 }
 
@@ -145,13 +175,12 @@ static void binary_rectangle(const struct conv_run *run, const struct rectangle 
   const struct plan_conv *conv = run->conv;
   const struct plan_coding *coding = &run->input->coding;
   const size_t out_pixels = plan_pixels(conv->out), width = (size_t)conv->out.width;
-  int32_t base[HWGQ_LANES];
+  int32_t base[HWGQ_MAX_SPAN * HWGQ_LANES];
   struct hwgq_conv_job job;
-  fill_job(run, r, plan_pixel_words(run->input), coding->planes, &job);
-  set_base(run, r, base);
+  fill_job(run, r, &job);
+  for (int i = 0; i < r->blocks; i++) set_base(run, r, r->block_index + i, base + (size_t)i * HWGQ_LANES);
   job.base = base;
   job.planes = run->real ? 1 : coding->planes;
-  job.plane_step = coding->planes;
   job.shift = coding->sign ? 2 : 1;
   job.correction_line_step = width;
   const size_t start = (r->row * width + (size_t)r->column->start) * HWGQ_LANES;
@@ -161,14 +190,14 @@ static void binary_rectangle(const struct conv_run *run, const struct rectangle 
     const size_t index = (size_t)pass * (size_t)conv->group_count + (size_t)r->block->group;
     job.input = input + pass;
     job.correction = run->corrections + index * out_pixels + (size_t)r->first_line * width + (size_t)r->column->start;
-    run->plan->kernels->bconv(&job);
+    conv->form->bconv(&job);
     if (run->real) add_plane(run, r, coding->steps[pass], pass == 0);
   }
 }
 
 static void float_rectangle(const struct conv_run *run, const struct rectangle *r) {
   struct hwgq_conv_job job;
-  fill_job(run, r, (size_t)run->conv->in.channels, 1, &job);
+  fill_job(run, r, &job);
   job.accumulators =
       (float *)run->accumulators + (r->row * (size_t)run->conv->out.width + (size_t)r->column->start) * HWGQ_LANES;
   run->plan->kernels->fconv(&job);
@@ -177,10 +206,10 @@ static void float_rectangle(const struct conv_run *run, const struct rectangle *
 /* ---- bands -----------------------------------------------------------------------------------------------------------------
  */
 
-/* Accumulators of rows begin .. end - 1, to the band's rows from `row` on. */
+/* Accumulators of rows begin .. end - 1 of a span, to the band's rows from `row` on. */
 static void compute_rows(const struct conv_run *run, int block, int begin, int end, size_t row) {
   const struct plan_conv *conv = run->conv;
-  struct rectangle r = {.block = &conv->blocks[block], .block_index = block};
+  struct rectangle r = {.block = &conv->blocks[block], .block_index = block, .blocks = plan_span(conv, block)};
   for (int i = 0; i < conv->line_segments; i++) {
     r.line = &conv->lines[i];
     const int first = r.line->start > begin ? r.line->start : begin;
@@ -206,23 +235,26 @@ static void finish(const struct conv_run *run, int block, const void *accumulato
                run->output_data, (size_t)first_line * width, run->bits);
 }
 
-static void plain_block(const struct conv_run *run, int block) {
+static void *accumulators_of(const struct conv_run *run, int part) {
+  return (char *)run->accumulators + (size_t)part * run->block_bytes;
+}
+
+static void plain_blocks(const struct conv_run *run, int block) {
   const struct plan_conv *conv = run->conv;
   for (int y = 0; y < conv->out.height; y += conv->band) {
     const int end = y + conv->band < conv->out.height ? y + conv->band : conv->out.height;
     compute_rows(run, block, y, end, 0);
-    finish(run, block, run->accumulators, end - y, y);
+    for (int i = 0; i < plan_span(conv, block); i++) finish(run, block + i, accumulators_of(run, i), end - y, y);
   }
 }
 
 /* Pools one final row; the band starts with row `start` of the convolution. */
-static void pool_row(const struct conv_run *run, int y, int start, void *output) {
+static void pool_row(const struct conv_run *run, const void *accumulators, int y, int start, void *output) {
   const struct plan_conv *conv = run->conv;
   const int top = y * conv->pool.stride_height - conv->pool.pad_height, bottom = top + conv->pool.kernel_height;
   const int first = top < 0 ? 0 : top, last = bottom < conv->out.height ? bottom : conv->out.height;
   const size_t line = (size_t)conv->out.width * HWGQ_LANES;
-  const struct hwgq_pool_job job = {.accumulators =
-                                        (const char *)run->accumulators + (size_t)(first - start) * line * run->element,
+  const struct hwgq_pool_job job = {.accumulators = (const char *)accumulators + (size_t)(first - start) * line * run->element,
                                     .line_step = line,
                                     .lines = last - first,
                                     .columns = conv->out.width,
@@ -244,7 +276,16 @@ static void pool_row(const struct conv_run *run, int y, int start, void *output)
   }
 }
 
-static void pooled_block(const struct conv_run *run, int block) {
+/* Pools and finishes final rows y .. end - 1 of one block. */
+static void pool_block(const struct conv_run *run, int block, const void *accumulators, int y, int end, int start) {
+  for (int row = y; row < end; row++) {
+    const size_t offset = (size_t)(row - y) * (size_t)run->conv->final.width * HWGQ_LANES * run->element;
+    pool_row(run, accumulators, row, start, (char *)run->pooled + offset);
+  }
+  finish(run, block, run->pooled, end - y, y);
+}
+
+static void pooled_blocks(const struct conv_run *run, int block) {
   const struct plan_conv *conv = run->conv;
   const struct plan_window *pool = &conv->pool;
   const size_t line = (size_t)conv->out.width * HWGQ_LANES * run->element;
@@ -255,18 +296,14 @@ static void pooled_block(const struct conv_run *run, int block) {
     const int bottom = (end - 1) * pool->stride_height - pool->pad_height + pool->kernel_height;
     const int begin = top < 0 ? 0 : top, last = bottom < conv->out.height ? bottom : conv->out.height;
     int kept = have_end > begin ? have_end - begin : 0;
-    if (kept) {
-      char *rows = run->accumulators;
+    for (int i = 0; kept && i < plan_span(conv, block); i++) {
+      char *rows = accumulators_of(run, i);
       memmove(rows, rows + (size_t)(begin - have_begin) * line, (size_t)kept * line);
     }
     if (begin + kept < last) compute_rows(run, block, begin + kept, last, (size_t)kept);
     have_begin = begin;
     have_end = begin + kept > last ? begin + kept : last;
-    for (int row = y; row < end; row++) {
-      const size_t offset = (size_t)(row - y) * (size_t)conv->final.width * HWGQ_LANES * run->element;
-      pool_row(run, row, begin, (char *)run->pooled + offset);
-    }
-    finish(run, block, run->pooled, end - y, y);
+    for (int i = 0; i < plan_span(conv, block); i++) pool_block(run, block + i, accumulators_of(run, i), y, end, begin);
   }
 }
 
@@ -278,8 +315,19 @@ static void *temporary(const struct hwgq_plan *plan, const struct plan_stage *st
   return stage->temporaries[which] < 0 ? NULL : plan_data(plan, frame, stage->temporaries[which]);
 }
 
+static const uint32_t *encode(const struct plan_conv *conv, const struct plan_tensor *input, const void *data,
+                              uint32_t *codes) {
+  const struct hwgq_encode_job job = {.input = data,
+                                      .pixels = plan_pixels(input->shape),
+                                      .words = plan_words(input),
+                                      .planes = input->coding.planes,
+                                      .codes = codes};
+  conv->form->encode(&job);
+  return codes;
+}
+
 void run_conv(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
-  const struct conv_run run = {
+  struct conv_run run = {
       .plan = plan,
       .stage = stage,
       .conv = &stage->conv,
@@ -295,13 +343,16 @@ void run_conv(const struct hwgq_plan *plan, const struct plan_stage *stage, cons
       .real = stage->epilogue.type == PLAN_F64,
       .element = stage->epilogue.type == PLAN_F64 ? sizeof(double) : sizeof(float),
   };
-  if (stage->conv.binary) make_corrections(&run, temporary(plan, stage, frame, TEMP_SUMS));
+  const struct plan_conv *conv = &stage->conv;
+  run.block_bytes = (size_t)conv->band_lines * (size_t)conv->out.width * HWGQ_LANES * run.element;
+  if (conv->binary) make_corrections(&run, temporary(plan, stage, frame, TEMP_SUMS));
+  if (conv->tables) run.codes = encode(conv, run.input, run.input_data, temporary(plan, stage, frame, TEMP_CODES));
   if (stage->epilogue.pack && stage->epilogue.unaligned) memset(run.output_data, 0, run.output->bytes);
-  for (int block = 0; block < stage->conv.block_count; block++) {
-    if (stage->conv.pooled) {
-      pooled_block(&run, block);
+  for (int block = 0; block < conv->block_count; block += plan_span(conv, block)) {
+    if (conv->pooled) {
+      pooled_blocks(&run, block);
     } else {
-      plain_block(&run, block);
+      plain_blocks(&run, block);
     }
   }
 }

@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { HWGQ_LANES = 32, HWGQ_MAX_PLANES = 4 };
+enum { HWGQ_LANES = 32, HWGQ_MAX_PLANES = 4, HWGQ_MAX_FORMS = 4, HWGQ_MAX_SPAN = 2 };
 
 /* A convolution of one block of out channels over a rectangle of output pixels that share their valid kernel taps. All steps
  * count 4-byte elements (uint32 words of bits, or floats). The taps of a pixel are rows x runs x length elements: `length`
@@ -31,9 +31,9 @@ struct hwgq_conv_job {
   size_t row_step, run_step;
   const void *weights; /* first tap's */
   size_t weight_row_step, weight_run_step;
-  int lanes;          /* 16 or 32 */
+  int lanes;          /* 16 or 32; 64: two blocks at once, for forms whose span is 2 */
   void *accumulators; /* of the first pixel; pixels of a line are HWGQ_LANES apart */
-  size_t accumulator_line_step;
+  size_t accumulator_line_step, accumulator_block_step;
   /* Binary only: accumulator = (sum over planes of 2^plane * popcount(weights & plane) << shift) + base[lane] +
    * correction[pixel]. */
   int planes;     /* 1 to HWGQ_MAX_PLANES planes are summed, starting at `input` */
@@ -42,6 +42,27 @@ struct hwgq_conv_job {
   const int32_t *base;
   const int32_t *correction; /* of the first pixel; pixels of a line are adjacent */
   size_t correction_line_step;
+  const uint8_t *tables; /* of the form's codes */
+};
+
+/* Packed pixels to the codes of a form (codes.c). */
+struct hwgq_encode_job {
+  const uint32_t *input; /* [pixels][words][planes] */
+  size_t pixels;
+  int words, planes; /* 1 or 2 planes */
+  uint32_t *codes;   /* [pixels][hwgq_code_elements] */
+};
+
+/* A way to compute binary convolutions. Forms with codes read activations four or six at a time: a code selects a table of the
+ * sums that all subsets of them have, and bits of weights, in bytes, one lane each, index the table. codes.c describes codes
+ * and weights. */
+struct hwgq_bconv_form {
+  const char *name;
+  int code;       /* activations per code: 0 (planes are read as they are), 4 or 6 */
+  int max_planes; /* of the input */
+  int span;       /* adjacent blocks that one call computes */
+  void (*bconv)(const struct hwgq_conv_job *job);
+  void (*encode)(const struct hwgq_encode_job *job);
 };
 
 /* Weighted population counts of whole pixels: sums[i] = sum over words and planes of 2^plane * popcount(word & mask). */
@@ -99,8 +120,8 @@ struct hwgq_linear_job {
 };
 
 struct hwgq_kernels {
-  const char *name; /* "scalar", "avx2", "avx512" */
-  void (*bconv)(const struct hwgq_conv_job *job);
+  const char *name;                               /* "scalar", "avx2", "avx512" */
+  struct hwgq_bconv_form forms[HWGQ_MAX_FORMS];   /* preferred first; the last one takes everything; then name NULL */
   void (*fconv)(const struct hwgq_conv_job *job); /* float32 fused multiply-add, from 0 */
   void (*sums)(const struct hwgq_sums_job *job);
   void (*pack_i32)(const struct hwgq_pack_job *job);
@@ -118,6 +139,20 @@ const struct hwgq_kernels *hwgq_kernels_get(int index);
 const struct hwgq_kernels *hwgq_kernels_find(const char *name);
 /* Whether this CPU and operating system can run a set (cpu.c). */
 bool hwgq_kernels_supported(const struct hwgq_kernels *kernels);
+
+/* The same for one form of a supported set. */
+bool hwgq_form_supported(const struct hwgq_bconv_form *form);
+/* Whether this CPU is faster with it than with the forms after it. */
+bool hwgq_form_preferred(const struct hwgq_bconv_form *form);
+
+/* codes.c: what a form with codes needs, per pixel of `words` words of planes. A unit is what `length` of a job counts. */
+size_t hwgq_code_elements(const struct hwgq_bconv_form *form, int words); /* uint32 per pixel */
+size_t hwgq_code_units(const struct hwgq_bconv_form *form, int words);    /* units per pixel */
+size_t hwgq_code_unit_weights(const struct hwgq_bconv_form *form);        /* uint32 of weights per unit, of a whole span */
+size_t hwgq_code_table_bytes(const struct hwgq_bconv_form *form);
+void hwgq_code_make_tables(const struct hwgq_bconv_form *form, uint8_t *tables);
+/* Weights of one tap of one block, bits[word][HWGQ_LANES], into the weights of its span's tap, as block `part` of the span. */
+void hwgq_code_arrange(const struct hwgq_bconv_form *form, const uint32_t *bits, int words, int part, uint8_t *weights);
 
 #define HWGQ_DECLARE_KERNELS(isa)                                                                                              \
   void hwgq_bconv_popcount_##isa(const struct hwgq_conv_job *job);                                                             \
@@ -139,5 +174,11 @@ void hwgq_pool_f64(const struct hwgq_pool_job *job);
 HWGQ_DECLARE_KERNELS(scalar);
 HWGQ_DECLARE_KERNELS(avx2);
 HWGQ_DECLARE_KERNELS(avx512);
+
+void hwgq_bconv_lookup4_avx2(const struct hwgq_conv_job *job);
+void hwgq_bconv_lookup4_avx512(const struct hwgq_conv_job *job);
+void hwgq_bconv_lookup6_avx512vbmi(const struct hwgq_conv_job *job);
+void hwgq_encode4_avx2(const struct hwgq_encode_job *job);
+void hwgq_encode6_avx512(const struct hwgq_encode_job *job);
 
 #endif

@@ -3,19 +3,22 @@
 
 #include "engine/kernels/kernels.h"
 
-#define TABLE(isa)                                                                                                             \
+#define TABLE(isa, ...)                                                                                                        \
   {                                                                                                                            \
-    .name = #isa, .bconv = hwgq_bconv_popcount_##isa, .fconv = hwgq_fconv_direct_##isa, .sums = hwgq_sums_##isa,               \
+    .name = #isa, .forms = {__VA_ARGS__}, .fconv = hwgq_fconv_direct_##isa, .sums = hwgq_sums_##isa,                           \
     .pack_i32 = hwgq_pack_i32_##isa, .pack_f32 = hwgq_pack_f32_##isa, .affine_i32 = hwgq_affine_i32_##isa,                     \
     .affine_f32 = hwgq_affine_f32_##isa, .pool_i32 = hwgq_pool_i32_##isa, .pool_f32 = hwgq_pool_f32_##isa,                     \
     .linear = hwgq_linear_##isa,                                                                                               \
   }
 
 static const struct hwgq_kernels tables[] = {
-    TABLE(scalar),
+    TABLE(scalar, {"popcount", 0, HWGQ_MAX_PLANES, 1, hwgq_bconv_popcount_scalar, NULL}),
 #if defined(__x86_64__)
-    TABLE(avx2),
-    TABLE(avx512),
+    TABLE(avx2, {"lookup4", 4, 2, 1, hwgq_bconv_lookup4_avx2, hwgq_encode4_avx2},
+          {"popcount", 0, HWGQ_MAX_PLANES, 1, hwgq_bconv_popcount_avx2, NULL}),
+    TABLE(avx512, {"lookup6", 6, 2, 2, hwgq_bconv_lookup6_avx512vbmi, hwgq_encode6_avx512},
+          {"lookup4", 4, 2, 2, hwgq_bconv_lookup4_avx512, hwgq_encode4_avx2},
+          {"popcount", 0, HWGQ_MAX_PLANES, 1, hwgq_bconv_popcount_avx512, NULL}),
 #endif
 };
 

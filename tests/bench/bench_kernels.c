@@ -10,9 +10,14 @@
 #include "engine/hwgq.h"
 #include "models/train/blas.h"
 
-enum { MAX_COLUMNS = 4, WARM_UP = 5 }; /* scalar, avx2, avx512, OpenBLAS */
+enum { MAX_COLUMNS = 8, WARM_UP = 5 };
 
-static const char *const sets[] = {"scalar", "avx2", "avx512"};
+/* Kernel sets, and the forms of binary convolution that each of them has. */
+static const struct {
+  const char *set, *form, *title;
+} forms[] = {{"scalar", "popcount", "scalar popcount"}, {"avx2", "popcount", "avx2 popcount"},
+             {"avx2", "lookup4", "avx2 lookup4"},       {"avx512", "popcount", "avx512 popcount"},
+             {"avx512", "lookup4", "avx512 lookup4"},   {"avx512", "lookup6", "avx512 lookup6"}};
 
 static double seconds(void) {
   struct timespec now;
@@ -114,11 +119,12 @@ static double time_product(const struct product *product, int channels, int pixe
 static int make_columns(const struct hwgq_network *network, const struct blas *blas, struct column *columns) {
   struct hwgq_error error;
   int count = 0;
-  for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
-    if (!hwgq_cpu_supports(sets[i])) continue;
+  for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+    if (!hwgq_cpu_supports(forms[i].set)) continue;
     struct column *column = &columns[count++];
-    column->name = sets[i];
-    must(hwgq_plan_create(network, NULL, &(struct hwgq_plan_options){.cpu = sets[i]}, &column->plan, &error), &error);
+    const struct hwgq_plan_options options = {.cpu = forms[i].set, .form = forms[i].form};
+    column->name = forms[i].title;
+    must(hwgq_plan_create(network, NULL, &options, &column->plan, &error), &error);
     column->scratch = aligned_alloc(64, hwgq_plan_scratch_bytes(column->plan));
   }
   if (blas) columns[count++] = (struct column){.name = "OpenBLAS"};
@@ -175,8 +181,8 @@ int main(int argc, char **argv) {
   printf("3x3 convolution, 2-bit in and out, batch 1, one core at %.2f GHz, best of %d rounds: time, MACs/cycle\n", hertz / 1e9,
          rounds);
   printf("%-18s", "");
-  for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
-    if (hwgq_cpu_supports(sets[i])) printf("  %18s", sets[i]);
+  for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+    if (hwgq_cpu_supports(forms[i].set)) printf("  %18s", forms[i].title);
   }
   if (has_blas) printf("  %8s %9.9s", "OpenBLAS", blas.core);
   printf("\n");

@@ -129,6 +129,13 @@ static float naive_float(const struct hwgq_conv_job *job, size_t line, size_t co
   return sum;
 }
 
+static const struct hwgq_bconv_form *popcount_of(const struct hwgq_kernels *kernels) {
+  const struct hwgq_bconv_form *form = kernels->forms;
+  while (form->code) form++;
+  ck_assert_str_eq(form->name, "popcount");
+  return form;
+}
+
 START_TEST(convolutions) {
   const struct hwgq_kernels *kernels = set_at(_i);
   if (!kernels) return;
@@ -140,7 +147,7 @@ START_TEST(convolutions) {
     uint32_t *accumulators = reserve(f.accumulators);
     f.job.accumulators = accumulators;
     if (binary) {
-      kernels->bconv(&f.job);
+      popcount_of(kernels)->bconv(&f.job);
     } else {
       kernels->fconv(&f.job);
     }
@@ -165,6 +172,129 @@ START_TEST(convolutions) {
     }
     free(accumulators);
     free_conv(&f);
+  }
+}
+END_TEST
+
+/* A job for a form with codes, made from the bits that the contract speaks of. */
+struct code_fixture {
+  int words, planes, rows, taps; /* a pixel's words and planes; taps per row */
+  size_t width, pixels;          /* of the image that is encoded */
+  uint32_t *bits, *weights;      /* [pixel][word][plane], [span][tap][word][lane] */
+  struct hwgq_conv_job job;
+  uint32_t *codes, *arranged;
+  uint8_t *tables;
+  int32_t base[HWGQ_MAX_SPAN * LANES], corrections[64];
+};
+
+static void random_codes(struct support_random *random, const struct hwgq_bconv_form *form, bool full, struct code_fixture *f) {
+  f->words = support_random_chance(random, 0.05) ? 128 : support_random_int(random, 1, 9);
+  f->planes = support_random_int(random, 1, form->max_planes);
+  f->rows = support_random_int(random, 0, 4);
+  f->taps = support_random_int(random, 1, 3);
+  f->width = (size_t)support_random_int(random, 12, 20);
+  f->pixels = f->width * 8;
+  const size_t words = (size_t)f->words, taps = (size_t)f->rows * (size_t)f->taps, span = (size_t)form->span;
+  const size_t elements = hwgq_code_elements(form, f->words), units = hwgq_code_units(form, f->words);
+  const size_t bits = f->pixels * words * (size_t)f->planes, unit_weights = hwgq_code_unit_weights(form);
+  f->bits = reserve(bits);
+  f->weights = reserve(span * taps * words * LANES);
+  f->codes = reserve(f->pixels * elements);
+  f->arranged = reserve(taps * units * unit_weights);
+  f->tables = aligned_alloc(64, hwgq_code_table_bytes(form));
+  fill_bits(random, f->bits, bits);
+  fill_bits(random, f->weights, span * taps * words * LANES);
+  if (full) { /* the largest sums */
+    memset(f->bits, 0xff, bits * sizeof *f->bits);
+    memset(f->weights, 0xff, span * taps * words * LANES * sizeof *f->weights);
+  }
+  hwgq_code_make_tables(form, f->tables);
+  form->encode(&(struct hwgq_encode_job){f->bits, f->pixels, f->words, f->planes, f->codes});
+  for (size_t part = 0; part < span; part++) {
+    for (size_t tap = 0; tap < taps; tap++) {
+      hwgq_code_arrange(form, f->weights + (part * taps + tap) * words * LANES, f->words, (int)part,
+                        (uint8_t *)(f->arranged + tap * units * unit_weights));
+    }
+  }
+  for (size_t i = 0; i < span * LANES; i++) f->base[i] = support_random_int(random, -1000, 1000);
+  for (int i = 0; i < 64; i++) f->corrections[i] = support_random_int(random, -1000, 1000);
+  const bool whole = support_random_chance(random, 0.5); /* one run per row or one per tap */
+  f->job = (struct hwgq_conv_job){.lines = support_random_int(random, 1, 3),
+                                  .columns = support_random_int(random, 1, 9),
+                                  .input = f->codes,
+                                  .line_step = f->width * elements,
+                                  .column_step = elements,
+                                  .rows = f->rows,
+                                  .runs = whole ? 1 : f->taps,
+                                  .length = (whole ? f->taps : 1) * (int)units,
+                                  .row_step = f->width * elements,
+                                  .run_step = elements,
+                                  .weights = f->arranged,
+                                  .weight_row_step = (size_t)f->taps * units * unit_weights,
+                                  .weight_run_step = units * unit_weights,
+                                  .lanes = (form->span == 1 || support_random_chance(random, 0.5) ? 1 : 2) * LANES,
+                                  .accumulator_line_step = 10 * LANES,
+                                  .accumulator_block_step = 30 * LANES,
+                                  .planes = f->planes,
+                                  .plane_step = (int)(elements / units),
+                                  .shift = support_random_int(random, 1, 2),
+                                  .base = f->base,
+                                  .correction = f->corrections,
+                                  .correction_line_step = 12,
+                                  .tables = f->tables};
+}
+
+static int32_t naive_codes(const struct code_fixture *f, size_t line, size_t column, size_t lane) {
+  const size_t words = (size_t)f->words, planes = (size_t)f->planes, taps = (size_t)f->rows * (size_t)f->taps;
+  uint32_t sum = 0;
+  for (size_t tap = 0; tap < taps; tap++) {
+    const size_t pixel = (line + tap / (size_t)f->taps) * f->width + column + tap % (size_t)f->taps;
+    for (size_t word = 0; word < words; word++) {
+      const uint32_t w = f->weights[((lane / LANES * taps + tap) * words + word) * LANES + lane % LANES];
+      for (size_t p = 0; p < planes; p++) {
+        sum += (uint32_t)__builtin_popcount(w & f->bits[(pixel * words + word) * planes + p]) << p;
+      }
+    }
+  }
+  return (int32_t)(sum << f->job.shift) + f->base[lane] + f->corrections[line * 12 + column];
+}
+
+static void check_codes(struct support_random *random, const struct hwgq_bconv_form *form, int round) {
+  static const int32_t untouched = 0x7a7a7a7a;
+  struct code_fixture f;
+  random_codes(random, form, round % 10 == 0, &f);
+  int32_t *accumulators = malloc(60 * LANES * sizeof *accumulators);
+  memset(accumulators, 0x7a, 60 * LANES * sizeof *accumulators);
+  f.job.accumulators = accumulators;
+  form->bconv(&f.job);
+  for (size_t line = 0; line < 3; line++) {
+    for (size_t column = 0; column < 10; column++) {
+      for (size_t lane = 0; lane < 2 * LANES; lane++) {
+        const int32_t got = accumulators[line * 10 * LANES + column * LANES + lane / LANES * 30 * LANES + lane % LANES];
+        const bool computed = line < (size_t)f.job.lines && column < (size_t)f.job.columns && lane < (size_t)f.job.lanes;
+        const int32_t expected = computed ? naive_codes(&f, line, column, lane) : untouched;
+        if (got != expected) ck_abort_msg("%s round %d lane %zu: %d, not %d", form->name, round, lane, (int)got, (int)expected);
+      }
+    }
+  }
+  free(accumulators);
+  free(f.bits);
+  free(f.weights);
+  free(f.codes);
+  free(f.arranged);
+  free(f.tables);
+}
+
+/* Forms that look sums up, through encoding and arranging. */
+START_TEST(lookups) {
+  const struct hwgq_kernels *kernels = set_at(_i);
+  if (!kernels) return;
+  for (const struct hwgq_bconv_form *form = kernels->forms; form->name; form++) {
+    if (!form->code) continue;
+    const bool supported = hwgq_form_supported(form);
+    printf("%s: %s of kernel set %s on this CPU\n", supported ? "tested" : "SKIPPED", form->name, kernels->name);
+    struct support_random random = {23};
+    for (int round = 0; supported && round < 400; round++) check_codes(&random, form, round);
   }
 }
 END_TEST
@@ -501,11 +631,11 @@ static float *random_values(const struct hwgq_network *network, struct support_r
   return input;
 }
 
-static void check_layer(const struct hwgq_kernels *kernels, const struct shape *s, const struct hwgq_network *network,
-                        const double *expected, const float *input) {
+static void check_layer(const struct hwgq_kernels *kernels, const char *form, const struct shape *s,
+                        const struct hwgq_network *network, const double *expected, const float *input) {
   struct hwgq_plan *plan;
   struct hwgq_error error;
-  const struct hwgq_plan_options options = {.cpu = kernels->name};
+  const struct hwgq_plan_options options = {.cpu = kernels->name, .form = form};
   ck_assert_int_eq(hwgq_plan_create(network, NULL, &options, &plan, &error), HWGQ_OK);
   ck_assert_int_eq(hwgq_plan_stage_count(plan), 3);
   void *scratch = aligned_alloc(64, hwgq_plan_scratch_bytes(plan));
@@ -538,7 +668,9 @@ START_TEST(layers) {
     ck_assert_int_eq(hwgq_reference_run(reference, input, &error), HWGQ_OK);
     const double *expected = hwgq_reference_output(reference, network->layer_count - 1);
     for (int i = 0; hwgq_kernels_get(i); i++) {
-      if (set_at(i)) check_layer(set_at(i), &s, network, expected, input);
+      for (int k = 0; set_at(i) && set_at(i)->forms[k].name; k++) {
+        check_layer(set_at(i), set_at(i)->forms[k].name, &s, network, expected, input);
+      }
     }
     hwgq_reference_destroy(reference);
     free(input);
@@ -564,6 +696,7 @@ int main(void) {
   tcase_set_timeout(tests, 300);
   tcase_add_test(tests, names);
   tcase_add_loop_test(tests, convolutions, 0, SETS);
+  tcase_add_loop_test(tests, lookups, 0, SETS);
   tcase_add_loop_test(tests, sums, 0, SETS);
   tcase_add_loop_test(tests, packing, 0, SETS);
   tcase_add_loop_test(tests, affine, 0, SETS);
