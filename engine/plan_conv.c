@@ -7,6 +7,9 @@
 
 enum { BAND_PIXELS = 192 }; /* accumulators of a band: 24 KB at most, unless a row is longer */
 
+/* What packing convolutions may grow a plan to. */
+#define MAX_PLAN_BYTES ((uint64_t)2 << 30)
+
 /* ---- blocks ------------------------------------------------------------------------------------------------------------- */
 
 /* Blocks of every group's out channels; a last block of at most 16 channels has 16 lanes. lane_elements: weight elements per
@@ -312,10 +315,18 @@ enum hwgq_status plan_pack_conv(struct plan_builder *builder, struct plan_stage 
   if (status) return status;
   const size_t taps = (size_t)conv->window.kernel_height * (size_t)conv->window.kernel_width;
   const size_t elements = set_weight_offsets(conv, taps);
+  const size_t sums = conv->binary && input->coding.sign ? (size_t)conv->block_count * taps * HWGQ_LANES : 0;
+  /* A file of a few megabytes may describe groups whose packed weights are a thousand times as large. */
+  if ((uint64_t)(elements + sums) * sizeof(uint32_t) + hwgq_arena_bytes(arena) > MAX_PLAN_BYTES) {
+    return hwgq_fail(
+        builder->error, HWGQ_ERROR_LIMIT,
+        "layer '%s': the packed weights would need more than %llu MB of memory: use fewer groups or a smaller kernel",
+        layer->name, (unsigned long long)(MAX_PLAN_BYTES >> 20));
+  }
   void *weights = hwgq_arena_allocate(arena, elements, sizeof(uint32_t));
   int32_t *tap_sums = NULL;
-  if (conv->binary && input->coding.sign) {
-    tap_sums = hwgq_arena_allocate(arena, (size_t)conv->block_count * taps, HWGQ_LANES * sizeof *tap_sums);
+  if (sums) {
+    tap_sums = hwgq_arena_allocate(arena, sums, sizeof *tap_sums);
     if (!tap_sums) return plan_out_of_memory(builder);
   }
   if (!weights) return plan_out_of_memory(builder);

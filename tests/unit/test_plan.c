@@ -483,6 +483,21 @@ START_TEST(large_pool) {
 }
 END_TEST
 
+/* Sixteen lanes for every group of one channel, with a large kernel: gigabytes from megabytes. */
+START_TEST(large_groups) {
+  struct hwgq_network *network = start(16384, 32, 32);
+  struct hwgq_plan *plan = NULL;
+  struct hwgq_error error;
+  support_add(network, "q", HWGQ_QUANTIZE, "input")->sign = true;
+  add_conv(network, "depthwise", "q", 16384, 32, 0, 16384);
+  ck_assert_int_eq(hwgq_network_infer(network, &error), HWGQ_OK);
+  ck_assert_int_eq(hwgq_network_allocate_parameters(network, &error), HWGQ_OK);
+  ck_assert_int_eq(hwgq_plan_create(network, NULL, NULL, &plan, &error), HWGQ_ERROR_LIMIT);
+  ck_assert_ptr_nonnull(strstr(error.message, "depthwise"));
+  hwgq_network_destroy(network);
+}
+END_TEST
+
 /* A network that would need several gigabytes for one image is refused. */
 START_TEST(too_large) {
   struct hwgq_network *network = start(16384, 64, 64);
@@ -518,6 +533,7 @@ int main(void) {
   tcase_add_test(tests, descriptions);
   tcase_add_test(tests, threads);
   tcase_add_test(tests, large_pool);
+  tcase_add_test(tests, large_groups);
   tcase_add_test(tests, too_large);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
