@@ -1,7 +1,7 @@
 # hwgqd. Two commands do everything:
 #   make run    install what is missing, build, serve the shipped networks on port 8080
 #   make test   install what is missing, build, run every test
-# Others: make (optimized build), asan, tsan, bench, install (PREFIX, DESTDIR), clean, deps, format, help. V=1 shows every
+# Others: make (optimized build), asan, tsan, fuzz, bench, install (PREFIX, DESTDIR), clean, deps, format, help. V=1 shows every
 # command.
 #
 # New source files are found by wildcard: nothing here has to be edited to add one. Files whose names end in _avx2 or _avx512
@@ -58,7 +58,7 @@ LIBMODELS := $(BUILD)/libmodels.a
 LIBSERVER := $(BUILD)/libserver.a
 
 
-.PHONY: all programs tests run test deps test-deps asan tsan bench bench-peers install uninstall clean format help test-container
+.PHONY: all programs tests run test deps test-deps asan tsan fuzz bench bench-peers install uninstall clean format help test-container
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -130,12 +130,24 @@ $(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(LIBMODELS) $(LIBHWGQ)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(MODELS_LIBS) $(ENGINE_LIBS)
 
+# fuzz_X with libFuzzer's loop in the place of tests/support/fuzz.c (tests/fuzz/README.md)
+LIBFUZZER = $(shell $(CC) -print-runtime-dir)/libclang_rt.fuzzer_no_main-$(ARCH).a
+$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/libfuzzer.o \
+		$(call object,$(filter-out %/fuzz.c,$(SUPPORT_SRC))) $(LIBSERVER) $(LIBMODELS) $(LIBHWGQ)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(SERVER_LIBS) $(MODELS_LIBS) $(ENGINE_LIBS) $(LIBFUZZER) -lstdc++
+
 -include $(shell test -d $(BUILD) && find $(BUILD) -name '*.d')
 
 asan:
 	$(MAKE) programs tests BUILD=build/asan SANITIZE=address,undefined CFLAGS='-O1 -g'
 tsan:
 	$(MAKE) programs tests BUILD=build/tsan SANITIZE=thread CFLAGS='-O1 -g'
+
+FUZZ ?= $(notdir $(FUZZ_SRC:.c=))
+fuzz:
+	$(MAKE) $(addprefix build/fuzz/,$(FUZZ)) BUILD=build/fuzz CC=clang SANITIZE=fuzzer-no-link,address,undefined \
+	  CFLAGS='-O1 -g'
 
 # ---- run and test ------------------------------------------------------------------------------------------------------
 run: deps

@@ -49,13 +49,14 @@ static enum hwgq_status read_open_file(int file, const char *path, uint64_t limi
     return hwgq_fail(error, HWGQ_ERROR_LIMIT, "%s: has %llu bytes, at most %llu are allowed", hwgq_storage_label(path),
                      (unsigned long long)info.st_size, (unsigned long long)limit);
   size_t size = (size_t)info.st_size;
-  uint8_t *content = malloc(size ? size : 1);
+  uint8_t *content = malloc(size + 1);
   if (!content) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "%s: out of memory for %zu bytes", hwgq_storage_label(path), size);
   enum hwgq_status status = read_all(file, path, content, size, error);
   if (status) {
     free(content);
     return status;
   }
+  content[size] = 0;
   *bytes = content;
   *length = size;
   return HWGQ_OK;
@@ -105,15 +106,36 @@ static void sync_directory(const char *path, char *buffer, size_t size) {
   close(directory);
 }
 
-enum hwgq_status hwgq_storage_replace(const char *path, const struct hwgq_chunk *chunks, size_t count,
-                                      struct hwgq_error *error) {
+static enum hwgq_status out_of_memory(const char *path, struct hwgq_error *error) {
+  return hwgq_fail(error, HWGQ_ERROR_MEMORY, "%s: out of memory", hwgq_storage_label(path));
+}
+
+/* The file that is to be replaced, malloc'ed: `path` without its symbolic links, so that a link stays one. Only a regular file
+ * may be there: a rename would put a file in a device's place. */
+static enum hwgq_status resolve(const char *path, char **target, struct hwgq_error *error) {
   struct stat info;
-  if (stat(path, &info) == 0 && S_ISDIR(info.st_mode))
-    return hwgq_fail(error, HWGQ_ERROR_IO, "%s: is a directory, cannot write a file there: add a file name",
+  if (stat(path, &info) == 0) {
+    if (S_ISDIR(info.st_mode))
+      return hwgq_fail(error, HWGQ_ERROR_IO, "%s: is a directory, cannot write a file there: add a file name",
+                       hwgq_storage_label(path));
+    if (!S_ISREG(info.st_mode))
+      return hwgq_fail(error, HWGQ_ERROR_IO, "%s: is a device, pipe or socket and is not replaced: name a file",
+                       hwgq_storage_label(path));
+    *target = realpath(path, NULL);
+    return *target ? HWGQ_OK : fail_errno(error, path, "cannot replace");
+  }
+  if (lstat(path, &info) == 0)
+    return hwgq_fail(error, HWGQ_ERROR_IO, "%s: is a symbolic link to nothing: remove it or make what it points to",
                      hwgq_storage_label(path));
+  *target = strdup(path);
+  return *target ? HWGQ_OK : out_of_memory(path, error);
+}
+
+/* `path` has been resolved. */
+static enum hwgq_status replace(const char *path, const struct hwgq_chunk *chunks, size_t count, struct hwgq_error *error) {
   size_t size = strlen(path) + 64;
   char *name = malloc(size);
-  if (!name) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "%s: out of memory", hwgq_storage_label(path));
+  if (!name) return out_of_memory(path, error);
   enum hwgq_status status = HWGQ_OK;
   int file = create_temporary(path, name, size);
   if (file < 0) {
@@ -130,5 +152,14 @@ enum hwgq_status hwgq_storage_replace(const char *path, const struct hwgq_chunk 
   else
     sync_directory(path, name, size);
   free(name);
+  return status;
+}
+
+enum hwgq_status hwgq_storage_replace(const char *path, const struct hwgq_chunk *chunks, size_t count,
+                                      struct hwgq_error *error) {
+  char *target = NULL;
+  enum hwgq_status status = resolve(path, &target, error);
+  if (!status) status = replace(target, chunks, count, error);
+  free(target);
   return status;
 }

@@ -4,7 +4,8 @@
 
 #include "engine/hwgq.h"
 
-/* Reads a regular file of at most `limit` bytes. *bytes is malloc'ed (never NULL, also for an empty file). */
+/* Reads a regular file of at most `limit` bytes. *bytes is malloc'ed (never NULL, also for an empty file), with a NUL behind
+ * the *length bytes, so that a text can be used as a string. */
 enum hwgq_status hwgq_storage_read(const char *path, uint64_t limit, uint8_t **bytes, size_t *length, struct hwgq_error *error);
 
 struct hwgq_chunk {
@@ -13,7 +14,8 @@ struct hwgq_chunk {
 };
 
 /* Writes the chunks one after another to a temporary file in the same directory, makes it durable (fsync) and renames it to
- * `path`. On failure the temporary file is removed and `path` is as it was. */
+ * `path`. On failure the temporary file is removed and `path` is as it was. Of a symbolic link the file that it points to is
+ * replaced; anything else that is there and no regular file is refused. */
 enum hwgq_status hwgq_storage_replace(const char *path, const struct hwgq_chunk *chunks, size_t count,
                                       struct hwgq_error *error);
 

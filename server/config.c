@@ -31,9 +31,9 @@ const struct config_key config_key_table[] = {
      "after SIGTERM, keep serving this long (not ready) so that load balancers notice"},
     {"max_body_bytes", CONFIG_INTEGER, FIELD(max_body_bytes), 16 * MIB, 1, 4096 * MIB, NULL, "a larger request body gets 413"},
     {"max_buffered_bytes", CONFIG_INTEGER, FIELD(max_buffered_bytes), 256 * MIB, 1, INT64_C(1) << 42, NULL,
-     "memory for all request bodies together; beyond it requests get 503"},
+     "memory for all request bodies and large replies together; beyond it requests get 503"},
     {"max_pixels", CONFIG_INTEGER, FIELD(max_pixels), 64 * MIB, 1, INT64_C(1) << 32, NULL,
-     "an image with more pixels (width x height) gets 422"},
+     "an image with more pixels (width x height) gets 422, as do the last images of a request with more in all"},
     {"max_images", CONFIG_INTEGER, FIELD(max_images), 64, 1, 4096, NULL, "images in one request; more get 413"},
     {"max_connections", CONFIG_INTEGER, FIELD(max_connections), 1024, 1, 60000, NULL,
      "open connections; further ones wait to be accepted"},
@@ -47,28 +47,8 @@ const struct config_key config_key_table[] = {
 };
 const int config_key_count = sizeof config_key_table / sizeof config_key_table[0];
 
-const char *const *config_keys(void) {
-  static const char *const names[] = {"listen",
-                                      "models",
-                                      "default_model",
-                                      "workers",
-                                      "io_threads",
-                                      "queue_capacity",
-                                      "queue_deadline_ms",
-                                      "request_timeout_ms",
-                                      "idle_timeout_ms",
-                                      "drain_delay_ms",
-                                      "max_body_bytes",
-                                      "max_buffered_bytes",
-                                      "max_pixels",
-                                      "max_images",
-                                      "max_connections",
-                                      "log_format",
-                                      "log_level",
-                                      "cpu",
-                                      "port_file",
-                                      NULL};
-  return names;
+const char *config_key_name(int index) {
+  return index < config_key_count ? config_key_table[index].name : NULL;
 }
 
 const struct config_key *config_key_find(const char *name, size_t length) {

@@ -31,8 +31,8 @@ struct config {
 
 enum config_command { CONFIG_RUN, CONFIG_CHECK, CONFIG_VERSION, CONFIG_HELP, CONFIG_HEALTH };
 
-/* Names of the keys, NULL-terminated, in the order of --help. */
-const char *const *config_keys(void);
+/* Names of the keys, in the order of --help; NULL after the last. */
+const char *config_key_name(int index);
 
 void config_init(struct config *config); /* the defaults */
 void config_release(struct config *config);

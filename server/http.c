@@ -138,7 +138,7 @@ enum hwgq_status http_start(struct server *server, int fd, struct MHD_Daemon **d
       {MHD_OPTION_LISTEN_SOCKET, fd, NULL},
       {MHD_OPTION_CONNECTION_LIMIT, (intptr_t)connections, NULL},
       {MHD_OPTION_CONNECTION_MEMORY_LIMIT, HTTP_CONNECTION_MEMORY, NULL},
-      /* The watchdog is quicker; this ends a client that does not read its reply. */
+      /* The watchdog is quicker; this is for the case that its thread is held up. */
       {MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)(patience / 1000 + 5), NULL},
       {MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
       {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
@@ -174,7 +174,8 @@ static void refuse_handshakes(int fd) {
 }
 
 void http_stop_accepting(struct MHD_Daemon *daemon, int fd) {
-  enum { TRIES = 40, QUIET = 4, PAUSE_MS = 5 };
+  /* On a loaded machine the I/O threads may take a while: three seconds at most, but no longer than the queue needs. */
+  enum { TRIES = 600, QUIET = 4, PAUSE_MS = 5 };
   refuse_handshakes(fd);
   for (int tries = 0, quiet = 0; tries < TRIES && quiet < QUIET; tries++) {
     struct pollfd poll_fd = {.fd = fd, .events = POLLIN};

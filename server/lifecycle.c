@@ -3,6 +3,7 @@
 #include "server/clock.h"
 #include "server/cores.h"
 #include "server/http.h"
+#include "server/request.h"
 #include "server/server.h"
 #include "server/worker.h"
 
@@ -19,7 +20,7 @@ enum {
   EXIT_NOW = 130, /* by convention 128 + SIGINT */
   GRACE_MS = 500, /* for a connection that was accepted before its request arrived, at the end of the drain */
   POLL_MS = 2,
-  DECODE_BYTES = 12, /* per pixel at most: RGB, and four components of a progressive JPEG in 16 bits, padded to blocks */
+  RUN_MS = 60000, /* that workers get, at the end of the drain, for the requests that they have */
 };
 
 struct daemon {
@@ -71,24 +72,54 @@ static enum hwgq_status server_init(struct server *server, const struct config *
   return HWGQ_OK;
 }
 
-/* The ceiling of the design: models + workers x (scratch + largest decode) + bodies + connections. */
+/* What the predictions of one image take in a reply at most. */
+static uint64_t prediction_bytes(const struct hwgq_model *model) {
+  enum { AROUND_LABEL = 96, ESCAPE = 6 /* \\u00xx for one byte */ };
+  uint64_t bytes = 0;
+  for (int i = 0; i < model->class_count; i++) {
+    bytes += AROUND_LABEL + (model->labels && model->labels[i] ? ESCAPE * strlen(model->labels[i]) : 0);
+  }
+  return bytes;
+}
+
+/* The parts of a form while its request waits. */
+static uint64_t form_bytes(const struct config *config) {
+  uint64_t parts = (uint64_t)config->max_images + REQUEST_OTHER_PARTS;
+  return parts * (sizeof(struct multipart_part) + sizeof(struct request_image));
+}
+
+/* The ceiling of what requests and networks can make the process take:
+ *   models       parameters, plans and statistics
+ *   reload       the same again: old and new networks are there together until the last request on an old one ends
+ *   workers      each: scratch, the largest decode, and the reply while it is written (twice: text grows by copying)
+ *   bodies       request bodies, and replies of more than REQUEST_SMALL_REPLY until they are sent: max_buffered_bytes
+ *   connections  each: libmicrohttpd's buffers, one request with its timings, a small reply; and the forms that can wait at
+ * once Not in it: program, libraries, thread stacks, the log line being written, and what the allocator keeps. A reload may
+ * list larger networks than the current ones: the ceiling is logged again after it. */
 static void log_memory(const struct server *server) {
   struct served_model *models[CONFIG_MAX_MODELS];
   const struct config *config = server->config;
-  uint64_t model_bytes = 0, scratch_bytes = 0;
+  uint64_t model_bytes = 0, scratch_bytes = 0, reply_bytes = 0, images = (uint64_t)config->max_images;
   int default_index, count = registry_acquire_all(server->registry, models, CONFIG_MAX_MODELS, &default_index);
   for (int i = 0; i < count; i++) {
     uint64_t scratch = classify_scratch_bytes(models[i]->classifier);
     model_bytes += classifier_bytes(models[i]->classifier) + stats_bytes();
     if (scratch > scratch_bytes) scratch_bytes = scratch;
+    uint64_t reply = 2 * images * prediction_bytes(models[i]->classifier->model);
+    if (reply > reply_bytes) reply_bytes = reply;
     registry_release(models[i]);
   }
-  uint64_t worker_bytes = (uint64_t)server->workers * (scratch_bytes + DECODE_BYTES * (uint64_t)config->max_pixels);
-  uint64_t connection_bytes = (uint64_t)config->max_connections * HTTP_CONNECTION_MEMORY;
-  uint64_t all = model_bytes + worker_bytes + (uint64_t)config->max_buffered_bytes + connection_bytes;
+  uint64_t decode_bytes = IMAGE_DECODE_FIXED + IMAGE_DECODE_PER_PIXEL * (uint64_t)config->max_pixels;
+  uint64_t worker_bytes = (uint64_t)server->workers * (scratch_bytes + decode_bytes + reply_bytes);
+  uint64_t connections = (uint64_t)config->max_connections;
+  uint64_t forms = (uint64_t)config->queue_capacity + (uint64_t)server->workers + (uint64_t)server->io_threads;
+  uint64_t connection_bytes = connections * (HTTP_CONNECTION_MEMORY + REQUEST_SMALL_REPLY + sizeof(struct request) +
+                                             sizeof(struct peer) + images * sizeof(struct stats_image));
+  connection_bytes += (forms < connections ? forms : connections) * form_bytes(config);
+  uint64_t all = 2 * model_bytes + worker_bytes + (uint64_t)config->max_buffered_bytes + connection_bytes;
   log_event(&server->log, LOG_INFO, "memory ceiling, MiB", log_integer("all", (int64_t)(all >> 20)),
-            log_integer("models", (int64_t)(model_bytes >> 20)), log_integer("workers", (int64_t)(worker_bytes >> 20)),
-            log_integer("bodies", config->max_buffered_bytes >> 20),
+            log_integer("models", (int64_t)(model_bytes >> 20)), log_integer("reload", (int64_t)(model_bytes >> 20)),
+            log_integer("workers", (int64_t)(worker_bytes >> 20)), log_integer("bodies", config->max_buffered_bytes >> 20),
             log_integer("connections", (int64_t)(connection_bytes >> 20)));
 }
 
@@ -194,6 +225,7 @@ static void reload(struct daemon *daemon, int argc, char *const *argv) {
     log_event(&server->log, LOG_INFO, "reloaded",
               log_string("needs_restart", differences.length && !differences.failed ? differences.data : NULL));
     log_networks(server);
+    log_memory(server);
   }
   text_release(&differences);
   config_release(&config);
@@ -220,9 +252,17 @@ static void drain(struct daemon *daemon, int signal_number) {
             log_integer("delay_ms", delay), log_integer("in_flight", atomic_load(&server->in_flight)));
   pause_ms(daemon, delay);
   http_stop_accepting(daemon->http, daemon->fd);
-  /* Bounded by request_timeout_ms, queue_deadline_ms and the time of one request. */
+  /* A request arrives, waits, runs and is sent: each has its bound, so this ends before `end`. If it does not, a worker hangs
+   * or is far too slow, and a drain that never ends would only be killed from outside. */
+  const struct config *config = server->config;
   uint64_t grace = clock_now() + GRACE_MS * CLOCK_MS;
+  uint64_t end = clock_now() + CLOCK_MS * (uint64_t)(2 * config->request_timeout_ms + config->queue_deadline_ms + RUN_MS);
   for (;;) {
+    if (clock_now() > end) {
+      log_event(&server->log, LOG_ERROR, "ended although requests are in progress: the drain took too long",
+                log_integer("lost", atomic_load(&server->in_flight)));
+      _exit(EXIT_FAILURE); /* libmicrohttpd cannot be stopped while a request waits for its worker */
+    }
     bool quiet = watchdog_peers(&server->watchdog) == 0 || clock_now() > grace;
     if (quiet && atomic_load(&server->in_flight) == 0) {
       /* A request that begins from here on is refused without being suspended; one that began before is seen by the second

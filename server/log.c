@@ -4,36 +4,14 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 static const char *const level_names[] = {"debug", "info", "warning", "error"};
-static const char *const format_names[] = {"auto", "text", "json"};
 
 void log_init(struct log *log, int fd, enum log_format format, enum log_level level) {
   if (format == LOG_AUTO) format = isatty(fd) ? LOG_TEXT : LOG_JSON;
   *log = (struct log){.fd = fd, .format = format, .level = level};
-}
-
-bool log_level_parse(const char *name, enum log_level *level) {
-  for (int i = 0; i < 4; i++) {
-    if (strcmp(name, level_names[i]) == 0) {
-      *level = (enum log_level)i;
-      return true;
-    }
-  }
-  return false;
-}
-
-bool log_format_parse(const char *name, enum log_format *format) {
-  for (int i = 0; i < 3; i++) {
-    if (strcmp(name, format_names[i]) == 0) {
-      *format = (enum log_format)i;
-      return true;
-    }
-  }
-  return false;
 }
 
 static void write_json(struct text *text, const char *stamp, enum log_level level, const char *message,

@@ -24,8 +24,6 @@ struct log_field {
 };
 
 void log_init(struct log *log, int fd, enum log_format format, enum log_level level);
-bool log_level_parse(const char *name, enum log_level *level);
-bool log_format_parse(const char *name, enum log_format *format);
 
 static inline struct log_field log_string(const char *name, const char *value) {
   return (struct log_field){.kind = LOG_FIELD_STRING, .name = name, .string = value};

@@ -67,7 +67,7 @@ static void write_models(struct text *text, struct served_model **models, const 
     text_printf(text, "hwgqd_images_total{model=\"%s\"} %llu\n", models[i]->name, (unsigned long long)snapshots[i].images);
   }
   head(text, "hwgqd_stage_duration_seconds", "histogram",
-       "Time by stage: queue and total once per request, decode, preprocess and inference once per image.");
+       "Time by stage: queue and total once per queued request, decode, preprocess and inference once per image.");
   for (int i = 0; i < count; i++) write_stages(text, models[i]->name, snapshots[i].stages);
   head(text, "hwgqd_model_info", "gauge", "The networks that are served.");
   for (int i = 0; i < count; i++) {
@@ -138,6 +138,8 @@ void route_metrics(struct request *request) {
     write_gauge(text, "hwgqd_queue_capacity", "Requests that may wait.", (double)server->queue.capacity);
     write_gauge(text, "hwgqd_requests_in_flight", "Classification requests that have arrived and are not answered yet.",
                 atomic_load(&server->classifying));
+    write_gauge(text, "hwgqd_buffered_bytes", "Memory of request bodies and of large replies; at most max_buffered_bytes.",
+                (double)atomic_load(&server->buffered_bytes));
     write_gauge(text, "hwgqd_workers", "Worker threads.", server->workers);
     write_gauge(text, "hwgqd_workers_busy", "Worker threads that have a request.", atomic_load(&server->busy));
     head(text, "hwgqd_build_info", "gauge", "Version and the kernel set in use.");
@@ -148,6 +150,7 @@ void route_metrics(struct request *request) {
   } else {
     reply_error(&request->reply, 503, "out_of_memory", request->id,
                 "The server has no memory for this reply. Try again later.");
+    request->reply.retry_after = 1;
   }
   for (int i = 0; i < count; i++) registry_release(models[i]);
   free(snapshots);

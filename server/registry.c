@@ -7,11 +7,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Everything known under one name. Entries are never removed, only their model is: the counts go on if it comes back. */
+/* Everything known under one name. Entries are never removed, only their model is: counts and version go on if it comes back.
+ */
 struct entry {
   char name[CONFIG_MAX_NAME + 1];
   struct stats *stats;
   struct served_model *model; /* NULL: not served now */
+  int version;                /* of the last model; 0: there was none */
+  char digest[40];            /* of the last model */
   struct hwgq_error reload_error;
 };
 
@@ -160,7 +163,6 @@ static enum hwgq_status load(struct wanted *wanted, const char *cpu, struct hwgq
   enum hwgq_status status = HWGQ_ERROR_MEMORY;
   if (model && (model->path = strdup(wanted->path))) {
     memcpy(model->name, wanted->name, sizeof model->name);
-    model->version = 1;
     atomic_init(&model->references, 1);
     status = classifier_open(wanted->path, cpu, &model->classifier, &why);
   }
@@ -189,15 +191,32 @@ static struct entry *entry_of(struct registry *registry, const char *name) {
   return entry;
 }
 
+/* Makes the entries that are missing, so that nothing can fail once the exchange has begun. */
+static enum hwgq_status make_entries(struct registry *registry, const struct wanted_list *list, struct hwgq_error *error) {
+  enum hwgq_status status = HWGQ_OK;
+  pthread_mutex_lock(&registry->mutex);
+  for (int i = 0; i < list->count && !status; i++) {
+    if (entry_of(registry, list->items[i].name)) continue;
+    status = registry->entry_count < CONFIG_MAX_MODELS
+                 ? hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the statistics of network '%s'", list->items[i].name)
+                 : hwgq_fail(error, HWGQ_ERROR_LIMIT,
+                             "models: with '%s' there were more than %d network names since the start, and the counts of each "
+                             "are kept: restart to forget the old ones",
+                             list->items[i].name, CONFIG_MAX_MODELS);
+  }
+  pthread_mutex_unlock(&registry->mutex);
+  return status;
+}
+
 /* Puts the loaded model in its entry's place. Returns the one that is no longer needed. */
 static struct served_model *replace(struct entry *entry, struct wanted *wanted) {
   struct served_model *old = entry->model, *new = wanted->model;
+  const char *digest = new->classifier->model->digest;
   wanted->model = NULL;
   new->stats = entry->stats;
-  if (old) {
-    bool same = strcmp(old->classifier->model->digest, new->classifier->model->digest) == 0;
-    new->version = old->version + (same ? 0 : 1);
-  }
+  if (strcmp(entry->digest, digest) != 0) entry->version++;
+  memcpy(entry->digest, digest, sizeof entry->digest);
+  new->version = entry->version;
   entry->model = new;
   return old;
 }
@@ -209,7 +228,6 @@ static int exchange(struct registry *registry, struct wanted_list *list, int def
   pthread_mutex_lock(&registry->mutex);
   for (int i = 0; i < list->count; i++) {
     struct entry *entry = entry_of(registry, list->items[i].name);
-    if (!entry) continue;
     entry->reload_error = list->items[i].failure;
     if (list->items[i].model) {
       old[old_count] = replace(entry, &list->items[i]);
@@ -248,11 +266,16 @@ enum hwgq_status registry_load(struct registry *registry, const struct config *c
     }
     list.items[i].failure = why;
     struct served_model *current = registry_acquire(registry, list.items[i].name);
+    if (!current && i == default_index) {
+      status = hwgq_fail(error, failed, "the default network cannot be loaded and none of its name is served: %s", why.message);
+      break;
+    }
     log_event(log, LOG_ERROR,
               current ? "reload failed, the network as it was goes on serving" : "reload failed, the network is not served",
               log_string("model", list.items[i].name), log_string("error", why.message));
     registry_release(current);
   }
+  if (!status) status = make_entries(registry, &list, error);
   if (!status) {
     int old_count = exchange(registry, &list, default_index, old);
     for (int i = 0; i < old_count; i++) registry_release(old[i]);

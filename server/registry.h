@@ -12,7 +12,7 @@
 struct served_model {
   char name[CONFIG_MAX_NAME + 1];
   char *path;
-  int version; /* 1, and one more with every replacement by different weights */
+  int version; /* 1, and one more whenever the weights under this name differ from the last ones, also after a pause */
   struct classifier *classifier;
   struct stats *stats; /* lives as long as the registry: counts survive a reload */
   atomic_int references;
@@ -24,7 +24,8 @@ struct registry *registry_create(void); /* NULL: no memory */
 void registry_destroy(struct registry *registry);
 /* Loads what the configuration lists and replaces everything at once. When `keep_old`, a file that cannot be loaded leaves the
  * network of that name as it was (logged as an error) and the rest is replaced; otherwise, and when the list itself makes no
- * sense, nothing changes and the error is returned. */
+ * sense, would leave no default network, or brings more than CONFIG_MAX_MODELS names since the start, nothing changes and the
+ * error is returned. */
 enum hwgq_status registry_load(struct registry *registry, const struct config *config, bool keep_old, const struct log *log,
                                struct hwgq_error *error);
 /* A reference to the named network (NULL: the default one), to be released; NULL when there is none. */

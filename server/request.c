@@ -4,6 +4,7 @@
 #include "server/routes.h"
 
 #include <arpa/inet.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,10 +141,19 @@ enum MHD_Result request_begin(struct request *request, const char *path, const c
   return MHD_YES;
 }
 
+bool request_abandoned(const struct request *request) {
+  struct pollfd poll_fd = {.fd = request->peer->fd, .events = POLLRDHUP};
+  return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}
+
 void request_drop_body(struct request *request) {
   if (request->body_capacity) atomic_fetch_sub(&request->server->buffered_bytes, request->body_capacity);
   free(request->body);
+  free(request->parts);
+  free(request->images);
   request->body = NULL;
+  request->parts = NULL;
+  request->images = NULL;
   request->body_length = request->body_capacity = 0;
 }
 
@@ -228,7 +238,11 @@ enum MHD_Result request_complete(struct request *request) {
   if (!watchdog_set(&server->watchdog, request->peer, PEER_BUSY, NULL)) return MHD_NO;
   if (request->reply.status) return request_send(request);
   if (!route_classify_body(request)) return request_send(request);
-  if (atomic_load(&server->stopping) || !queue_reserve(&server->queue)) {
+  if (atomic_load(&server->stopping)) {
+    route_draining(request);
+    return request_send(request);
+  }
+  if (!queue_reserve(&server->queue)) {
     reply_error(&request->reply, 503, "queue_full", request->id,
                 "%lld requests are waiting already. Try again after the time in Retry-After.",
                 (long long)server->config->queue_capacity);
@@ -260,16 +274,39 @@ void request_expire(struct request *request) {
   request_resume(request);
 }
 
-static struct MHD_Response *response_of(struct request *request) {
-  static const char no_memory[] = "{\"error\":{\"code\":\"out_of_memory\",\"message\":\"The server has no memory for this "
-                                  "reply. Try again later.\"},\"request_id\":null}\n";
-  struct reply *reply = &request->reply;
-  if (!reply->fixed && reply->body.failed) {
-    reply->status = 503;
-    reply->content_type = REPLY_JSON;
-    reply->fixed = no_memory;
-    reply->fixed_length = sizeof no_memory - 1;
+/* A reply that is larger than a connection's share waits for its client in memory that counts as that of the bodies does. */
+static void charge_reply(struct request *request) {
+  struct server *server = request->server;
+  const struct text *body = &request->reply.body;
+  if (body->failed || body->capacity <= REQUEST_SMALL_REPLY) return;
+  if (atomic_fetch_add(&server->buffered_bytes, body->capacity) + body->capacity <=
+      (uint64_t)server->config->max_buffered_bytes) {
+    request->reply_bytes = body->capacity;
+    return;
   }
+  atomic_fetch_sub(&server->buffered_bytes, body->capacity);
+  reply_error(&request->reply, 503, "overloaded", request->id,
+              "The memory for replies is used up. Try again, ask for fewer images or classes, or raise max_buffered_bytes.");
+  request->reply.retry_after = 1;
+}
+
+/* The one reply that needs no memory of its own to be written. The id's characters need no escapes. */
+static struct MHD_Response *no_memory_response(struct request *request) {
+  char text[REQUEST_MAX_ID + 160];
+  int length =
+      snprintf(text, sizeof text,
+               "{\"error\":{\"code\":\"out_of_memory\",\"message\":\"The server has no memory for this reply. Try again "
+               "later.\"},\"request_id\":\"%s\"}\n",
+               request->id);
+  request->reply.status = 503;
+  request->reply.content_type = REPLY_JSON;
+  request->reply.retry_after = 1;
+  return MHD_create_response_from_buffer((size_t)length, text, MHD_RESPMEM_MUST_COPY);
+}
+
+static struct MHD_Response *response_of(struct request *request) {
+  struct reply *reply = &request->reply;
+  if (!reply->fixed && reply->body.failed) return no_memory_response(request);
   if (reply->fixed) {
     return MHD_create_response_from_buffer(reply->fixed_length, (void *)(uintptr_t)reply->fixed, MHD_RESPMEM_PERSISTENT);
   }
@@ -292,7 +329,8 @@ enum MHD_Result request_send(struct request *request) {
     request->total_ns = clock_now() - request->received_ns;
     if (reply->status == 200) route_classify_timing(request);
   }
-  watchdog_set(&request->server->watchdog, request->peer, PEER_BUSY, NULL);
+  watchdog_set(&request->server->watchdog, request->peer, PEER_SENDING, NULL);
+  charge_reply(request);
   struct MHD_Response *response = response_of(request);
   record(request);
   atomic_store(&request->phase, REQUEST_SENT);
@@ -371,9 +409,8 @@ void request_finish(struct request *request, enum MHD_RequestTerminationCode why
   request_drop_body(request);
   registry_release(request->model);
   reply_release(&request->reply);
-  free(request->parts);
-  free(request->images);
   free(request->timings);
+  atomic_fetch_sub(&server->buffered_bytes, request->reply_bytes);
   watchdog_set(&server->watchdog, request->peer, PEER_IDLE, NULL);
   if (request->classifies) atomic_fetch_sub(&server->classifying, 1);
   atomic_fetch_sub(&server->in_flight, 1);

@@ -3,6 +3,8 @@
  * Life: request_create (first line) -> request_begin (headers) -> request_receive (body) -> request_complete (last byte). A
  * classification is then suspended and queued; a worker (or the watchdog, at its deadline) fills reply and resumes it;
  * request_send hands the reply to libmicrohttpd; request_finish (sent, or the client has gone) logs and frees.
+ * libmicrohttpd itself answers what it cannot make a request of (a malformed request line, header or length; headers beyond its
+ * buffer): such replies are its own short HTML, without a request id, and the connection is closed.
  * Exactly one thread owns a request at any time: the connection's I/O thread, except between queue_push and resuming. */
 #ifndef REQUEST_H
 #define REQUEST_H
@@ -22,7 +24,12 @@ enum request_phase {
   REQUEST_SENT,      /* handed to libmicrohttpd */
 };
 
-enum { REQUEST_MAX_ID = 128, REQUEST_LOG_PATH = 200 };
+enum {
+  REQUEST_MAX_ID = 128,
+  REQUEST_LOG_PATH = 200,
+  REQUEST_OTHER_PARTS = 16,       /* fields beside images that one multipart body may have */
+  REQUEST_SMALL_REPLY = 64 << 10, /* a larger reply counts in buffered_bytes until it is sent */
+};
 
 struct request_image {
   const uint8_t *bytes; /* in the body */
@@ -49,6 +56,7 @@ struct request {
   size_t body_length, body_capacity;
   uint64_t content_length; /* as stated; 0 when not stated */
   uint64_t received;       /* bytes so far, kept or discarded */
+  uint64_t reply_bytes;    /* that the reply takes of buffered_bytes */
   uint64_t discard_limit;  /* when a reply stands already, so much more is read before the connection is cut */
 
   /* classification */
@@ -76,7 +84,10 @@ void request_finish(struct request *request, enum MHD_RequestTerminationCode why
 void request_resume(struct request *request);
 /* As a reply: 504, no work was done. */
 void request_expire(struct request *request);
-/* Frees the body as soon as it has been used. */
+/* Whether the client has closed its connection. A half-closed one counts as closed: HTTP clients do not do that. By the owner,
+ * while the connection is suspended: its descriptor stays open. */
+bool request_abandoned(const struct request *request);
+/* Frees the body, and what points into it, as soon as it has been used. */
 void request_drop_body(struct request *request);
 /* A header of the request, or NULL. */
 const char *request_header(const struct request *request, const char *name);

@@ -6,9 +6,6 @@
 #include <string.h>
 #include <strings.h>
 
-/* Fields beside images that one multipart body may have. */
-enum { OTHER_PARTS = 16 };
-
 static bool starts_with(const char *text, const char *prefix) {
   return strncasecmp(text, prefix, strlen(prefix)) == 0;
 }
@@ -140,7 +137,7 @@ static bool out_of_memory(struct request *request) {
 }
 
 static bool open_form(struct request *request, const char *type) {
-  int capacity = (int)request->server->config->max_images + OTHER_PARTS, count = 0;
+  int capacity = (int)request->server->config->max_images + REQUEST_OTHER_PARTS, count = 0;
   char boundary[MULTIPART_MAX_BOUNDARY + 1];
   struct hwgq_error error;
   request->parts = malloc((size_t)capacity * sizeof *request->parts);
@@ -218,12 +215,30 @@ static void write_problem(struct text *text, enum hwgq_status status, const stru
   text_puts(text, "}");
 }
 
+/* One image; what its header says is taken off *pixels_left, which bounds the work of a whole request as max_pixels bounds that
+ * of one image. */
+static enum hwgq_status classify_one(const struct request *request, int index, struct classify_scratch *scratch,
+                                     uint64_t *pixels_left, struct classify_result *result, struct hwgq_error *error) {
+  const struct request_image *image = &request->images[index];
+  const struct image_limits standard = IMAGE_LIMITS_DEFAULT;
+  const struct image_limits limits = {.max_pixels = *pixels_left, .max_scans = standard.max_scans};
+  uint64_t allowed = (uint64_t)request->server->config->max_pixels;
+  enum hwgq_status status =
+      classify_bytes(request->model->classifier, scratch, image->bytes, image->length, &limits, result, error);
+  uint64_t pixels = (uint64_t)result->image.width * (uint64_t)result->image.height;
+  if (pixels <= *pixels_left) {
+    *pixels_left -= pixels;
+  } else if (*pixels_left < allowed) {
+    hwgq_fail(error, status, "the images of this request have more than %llu pixels together: send this one by itself",
+              (unsigned long long)allowed);
+  }
+  return status;
+}
+
 void route_classify_run(struct request *request, struct classify_scratch *scratch) {
   const struct served_model *model = request->model;
   struct text *text = &request->reply.body;
-  const struct image_limits standard = IMAGE_LIMITS_DEFAULT;
-  const struct image_limits limits = {.max_pixels = (uint64_t)request->server->config->max_pixels,
-                                      .max_scans = standard.max_scans};
+  uint64_t pixels_left = (uint64_t)request->server->config->max_pixels;
   text_puts(text, "{\"request_id\":");
   text_json_string(text, request->id);
   text_printf(text, ",\"model\":\"%s\",\"version\":\"%d\",%s", model->name, model->version,
@@ -231,8 +246,11 @@ void route_classify_run(struct request *request, struct classify_scratch *scratc
   for (int i = 0; i < request->image_count; i++) {
     struct classify_result result;
     struct hwgq_error error = {{0}};
-    const struct request_image *image = &request->images[i];
-    enum hwgq_status status = classify_bytes(model->classifier, scratch, image->bytes, image->length, &limits, &result, &error);
+    if (i && request_abandoned(request)) {
+      request->gone = true;
+      return;
+    }
+    enum hwgq_status status = classify_one(request, i, scratch, &pixels_left, &result, &error);
     if (!status) {
       request->timings[request->timing_count++] = (struct stats_image){
           .decode_ns = result.decode_ns, .preprocess_ns = result.preprocess_ns, .inference_ns = result.inference_ns};

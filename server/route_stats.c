@@ -25,9 +25,10 @@ static void write_stage(enum stats_stage stage, const struct histogram *histogra
 }
 
 /* `stages`: room for STATS_STAGES histograms. */
-static void write_model(const struct served_model *model, int window, struct histogram *stages, struct text *text) {
+static void write_model(const struct served_model *model, int window, uint64_t now, struct histogram *stages,
+                        struct text *text) {
   struct stats_counts counts;
-  stats_read(model->stats, window, clock_now(), &counts, stages);
+  stats_read(model->stats, window, now, &counts, stages);
   text_puts(text, "{\"requests\":");
   write_counts(&counts, text);
   text_printf(text, ",\"images\":%llu,\"latency_ms\":{", (unsigned long long)counts.images);
@@ -70,19 +71,20 @@ void route_stats(struct request *request) {
   struct server *server = request->server;
   struct text *text = &request->reply.body;
   struct stats_counts unrouted;
+  uint64_t now = clock_now();
   int window = window_of(request), default_index;
   if (window < 0) return;
   struct histogram *stages = stages_create(request);
   if (!stages) return;
-  stats_read(server->unrouted, window, clock_now(), &unrouted, stages);
+  stats_read(server->unrouted, window, now, &unrouted, stages);
   int count = registry_acquire_all(server->registry, models, CONFIG_MAX_MODELS, &default_index);
   text_puts(text, "{");
   write_server(server, text);
-  if (window) text_printf(text, "\"window_s\":%d,", window);
+  if (window) text_printf(text, "\"window_s\":%.3f,", stats_window(window, now));
   text_puts(text, "\"models\":{");
   for (int i = 0; i < count; i++) {
     text_printf(text, "%s\"%s\":", i ? "," : "", models[i]->name);
-    write_model(models[i], window, stages, text);
+    write_model(models[i], window, now, stages, text);
     registry_release(models[i]);
   }
   text_puts(text, "},\"without_model\":{\"requests\":");
@@ -96,6 +98,7 @@ void route_stats(struct request *request) {
 void route_model_stats(struct request *request) {
   struct text *text = &request->reply.body;
   int window = window_of(request);
+  uint64_t now = clock_now();
   if (window < 0 || route_not_loaded(request)) return;
   struct served_model *model = registry_acquire(request->server->registry, request->model_name);
   if (!model) {
@@ -106,9 +109,9 @@ void route_model_stats(struct request *request) {
   if (stages) {
     text_puts(text, "{");
     write_server(request->server, text);
-    if (window) text_printf(text, "\"window_s\":%d,", window);
+    if (window) text_printf(text, "\"window_s\":%.3f,", stats_window(window, now));
     text_printf(text, "\"models\":{\"%s\":", model->name);
-    write_model(model, window, stages, text);
+    write_model(model, window, now, stages, text);
     text_puts(text, "}}\n");
     request->reply.status = 200;
     request->reply.content_type = REPLY_JSON;

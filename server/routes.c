@@ -53,6 +53,11 @@ bool route_not_loaded(struct request *request) {
   return true;
 }
 
+void route_draining(struct request *request) {
+  reply_error(&request->reply, 503, "draining", request->id, "This server is about to stop. Use another one.");
+  request->reply.retry_after = 1;
+}
+
 void route_no_model(struct request *request, const char *name) {
   struct served_model *models[CONFIG_MAX_MODELS];
   struct text names = {0};
@@ -78,8 +83,7 @@ void route_readyz(struct request *request) {
   int state = atomic_load(&request->server->state);
   if (route_not_loaded(request)) return;
   if (state == SERVER_DRAINING) {
-    reply_error(&request->reply, 503, "draining", request->id, "This server is about to stop. Use another one.");
-    request->reply.retry_after = 1;
+    route_draining(request);
     return;
   }
   request->reply.status = 200;

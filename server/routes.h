@@ -39,6 +39,8 @@ void route_page(struct request *request);
 
 /* 503 while loading (true: the reply stands). */
 bool route_not_loaded(struct request *request);
+/* 503: about to stop. */
+void route_draining(struct request *request);
 /* 404: no network `name`; lists those that are there. */
 void route_no_model(struct request *request, const char *name);
 

@@ -29,7 +29,7 @@ struct server {
   atomic_int in_flight;             /* requests whose first line has arrived and whose reply has not been sent */
   atomic_int classifying;           /* those of them that classify */
   atomic_int busy;                  /* workers that have a request */
-  _Atomic uint64_t buffered_bytes;  /* memory of all request bodies */
+  _Atomic uint64_t buffered_bytes;  /* memory of all request bodies and of large replies */
   _Atomic uint64_t request_counter; /* for request ids */
   uint64_t request_seed;
 };

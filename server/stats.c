@@ -61,6 +61,15 @@ static uint64_t period_of(uint64_t now) {
   return now / (STATS_SLOT_SECONDS * CLOCK_SECOND) + 1;
 }
 
+static uint64_t slots_of(int window_seconds) {
+  return (uint64_t)(window_seconds + STATS_SLOT_SECONDS - 1) / STATS_SLOT_SECONDS;
+}
+
+double stats_window(int window_seconds, uint64_t now) {
+  uint64_t slot = STATS_SLOT_SECONDS * CLOCK_SECOND;
+  return (double)(slots_of(window_seconds) * slot + now % slot) / (double)CLOCK_SECOND;
+}
+
 static void count_request(struct stats_counts *counts, int code, int images) {
   if (code == 200) {
     counts->ok++;
@@ -149,7 +158,7 @@ void stats_read(struct stats *stats, int window_seconds, uint64_t now, struct st
     return;
   }
   uint64_t period = period_of(now);
-  uint64_t slots = (uint64_t)(window_seconds + STATS_SLOT_SECONDS - 1) / STATS_SLOT_SECONDS;
+  uint64_t slots = slots_of(window_seconds);
   memset(counts, 0, sizeof *counts);
   for (int s = 0; s < STATS_STAGES; s++) histogram_clear(&stages[s]);
   pthread_mutex_lock(&stats->mutex);

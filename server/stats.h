@@ -54,7 +54,10 @@ uint64_t stats_bytes(void); /* of one struct stats */
 void stats_record(struct stats *stats, const struct stats_request *request, const struct stats_image *images, int image_count,
                   uint64_t now);
 
-/* A consistent copy. window_seconds 0: since the start; else the last so many seconds, 1 to 60, rounded up to whole slots.
+/* What stats_read covers at `now` when it is asked for the last `window_seconds`: whole slots that are at least so long, and as
+ * much of the slot that is being filled as has passed. In seconds. */
+double stats_window(int window_seconds, uint64_t now);
+/* A consistent copy. window_seconds 0: since the start; else the last stats_window seconds, for 1 to 60.
  * stages[STATS_STAGES] must have room; it is overwritten. */
 void stats_read(struct stats *stats, int window_seconds, uint64_t now, struct stats_counts *counts, struct histogram *stages);
 /* As above for /metrics: codes[STATS_CODES], stages[STATS_STAGES]; always since the start. */

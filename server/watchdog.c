@@ -12,7 +12,17 @@
 enum { TICK_MS = 20 }; /* how late a deadline may be noticed */
 
 static struct peer_list *list_of(struct watchdog *watchdog, enum peer_state state) {
-  return state == PEER_IDLE ? &watchdog->idle : state == PEER_RECEIVING ? &watchdog->receiving : NULL;
+  switch (state) {
+  case PEER_IDLE:
+    return &watchdog->idle;
+  case PEER_RECEIVING:
+    return &watchdog->receiving;
+  case PEER_SENDING:
+    return &watchdog->sending;
+  case PEER_BUSY:
+    break;
+  }
+  return NULL;
 }
 
 static void unlink_peer(struct watchdog *watchdog, struct peer *peer) {
@@ -105,7 +115,7 @@ void watchdog_close_idle(struct watchdog *watchdog) {
 
 /* The answer to a request that did not arrive in time. libmicrohttpd cannot answer in the middle of a body, so the bytes go to
  * the socket directly; the mutex keeps the descriptor open and the connection in this state meanwhile. */
-static void time_out(struct watchdog *watchdog, struct peer *peer) {
+static void answer_slow(struct watchdog *watchdog, const struct peer *peer) {
   struct reply reply = {0};
   struct text raw = {0};
   reply_error(&reply, 408, "slow_request", peer->request_id,
@@ -116,25 +126,25 @@ static void time_out(struct watchdog *watchdog, struct peer *peer) {
     ssize_t ignored = send(peer->fd, raw.data, raw.length, MSG_NOSIGNAL | MSG_DONTWAIT);
     (void)ignored;
   }
-  shutdown(peer->fd, SHUT_RDWR);
   text_release(&raw);
   reply_release(&reply);
-  peer->timed_out = true;
 }
 
-static void check_peers(struct watchdog *watchdog, uint64_t now) {
+static void check_list(struct watchdog *watchdog, struct peer_list *list, uint64_t now) {
   struct peer *peer;
-  while ((peer = watchdog->receiving.first) && peer->deadline <= now) {
-    time_out(watchdog, peer);
-    unlink_peer(watchdog, peer);
-    peer->state = PEER_BUSY;
-  }
-  while ((peer = watchdog->idle.first) && peer->deadline <= now) {
-    shutdown(peer->fd, SHUT_RDWR);
+  while ((peer = list->first) && peer->deadline <= now) {
+    if (peer->state == PEER_RECEIVING) answer_slow(watchdog, peer);
+    shutdown(peer->fd, SHUT_RDWR); /* libmicrohttpd notices and closes */
     unlink_peer(watchdog, peer);
     peer->timed_out = true;
     peer->state = PEER_BUSY;
   }
+}
+
+static void check_peers(struct watchdog *watchdog, uint64_t now) {
+  check_list(watchdog, &watchdog->receiving, now);
+  check_list(watchdog, &watchdog->sending, now);
+  check_list(watchdog, &watchdog->idle, now);
 }
 
 static void *watch(void *argument) {

@@ -1,5 +1,6 @@
-/* Deadlines that libmicrohttpd does not keep: a request that drips in (its idle timer restarts with every byte), an idle
- * connection, and a request that waits in the queue. One thread looks at all of them while there is anything to look at. */
+/* Deadlines that libmicrohttpd does not keep: a request that drips in or a reply that drips out (its idle timer restarts with
+ * every byte), an idle connection, and a request that waits in the queue. One thread looks at all of them while there is
+ * anything to look at. What is not watched is the time of a worker: it is bounded by max_pixels and max_images. */
 #ifndef WATCHDOG_H
 #define WATCHDOG_H
 
@@ -12,15 +13,17 @@ struct server;
 enum peer_state {
   PEER_IDLE,      /* no request: closed at its deadline */
   PEER_RECEIVING, /* a request arrives: answered 408 and closed at its deadline */
-  PEER_BUSY,      /* the server's turn: nothing to watch */
+  PEER_BUSY,      /* the server's turn, or already timed out: not linked */
+  PEER_SENDING,   /* the client takes its reply: closed at its deadline */
 };
 
-/* One connection. Belongs to libmicrohttpd's connection (its socket context); linked in the list of its state. */
+/* One connection. Belongs to libmicrohttpd's connection (its socket context); linked in the list of its state, if that has one.
+ */
 struct peer {
   struct peer *previous, *next;
-  int fd; /* open as long as the peer is linked or busy */
+  int fd; /* open until watchdog_remove */
   enum peer_state state;
-  bool timed_out; /* answered 408 */
+  bool timed_out; /* a deadline has passed and the socket is shut down: the state does not change any more */
   uint64_t deadline;
   char request_id[129]; /* of the request that is being received, for a 408 */
 };
@@ -35,7 +38,7 @@ struct watchdog {
   pthread_mutex_t mutex;
   pthread_cond_t changed;
   pthread_t thread;
-  struct peer_list idle, receiving;
+  struct peer_list idle, receiving, sending;
   int peers; /* of any state */
   bool stop, running;
 };

@@ -4,7 +4,6 @@
 #include "server/request.h"
 #include "server/routes.h"
 
-#include <poll.h>
 #include <stdlib.h>
 
 struct worker {
@@ -19,13 +18,6 @@ struct worker_pool {
   struct worker workers[];
 };
 
-/* Whether the client has closed its connection. A half-closed one counts as closed: HTTP clients do not do that. The descriptor
- * stays open because the connection is suspended. */
-static bool client_gone(const struct request *request) {
-  struct pollfd poll_fd = {.fd = request->peer->fd, .events = POLLRDHUP};
-  return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLRDHUP | POLLHUP | POLLERR));
-}
-
 static void *work(void *argument) {
   struct worker *worker = argument;
   struct queue_item *item;
@@ -37,7 +29,7 @@ static void *work(void *argument) {
       continue;
     }
     request->queue_ns = now - item->pushed;
-    if (client_gone(request)) {
+    if (request_abandoned(request)) {
       request->gone = true;
     } else {
       atomic_fetch_add(&worker->server->busy, 1);

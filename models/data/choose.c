@@ -3,38 +3,48 @@
 
 #include "models/data/index.h"
 
-static void keep_part(struct dataset_index *index, enum dataset_part part) {
+/* Tiny ImageNet's test/images has no classes. */
+static bool is_unlabelled(const struct dataset_index *index, const struct dataset_entry *entry) {
+  return index->annotations && entry->part == PART_TEST && !strcmp(entry->class_name, "images");
+}
+
+/* The classes of what is dropped stay, but for images beside the splits: those are in no split. False without memory. */
+static bool keep_part(struct dataset_index *index, enum dataset_part part) {
   size_t kept = 0;
   for (size_t i = 0; i < index->count; i++) {
-    if (index->entries[i].part == part) {
+    const struct dataset_entry *entry = &index->entries[i];
+    if (entry->part == part || entry->part == PART_ALL || is_unlabelled(index, entry)) continue;
+    if (!dataset_index_add_class(index, entry->class_name, strlen(entry->class_name))) return false;
+  }
+  for (size_t i = 0; i < index->count; i++) {
+    if (index->entries[i].part == part && !is_unlabelled(index, &index->entries[i])) {
       index->entries[kept++] = index->entries[i];
     } else {
       dataset_entry_release(&index->entries[i]);
     }
   }
   index->count = kept;
+  return true;
 }
 
 /* Drops every entry that is not of the split. */
 static enum hwgq_status choose_part(struct dataset_index *index, const struct dataset_request *request,
                                     struct hwgq_error *error) {
   size_t counts[PART_VAL + 1] = {0};
-  for (size_t i = 0; i < index->count; i++) counts[index->entries[i].part]++;
+  for (size_t i = 0; i < index->count; i++) counts[index->entries[i].part] += !is_unlabelled(index, &index->entries[i]);
   bool train = request->split == DATASET_TRAIN;
   enum dataset_part part = train ? PART_TRAIN : counts[PART_TEST] ? PART_TEST : PART_VAL;
-  if (counts[part]) {
-    keep_part(index, part);
-    return HWGQ_OK;
-  }
-  if (index->other_count > 0) {
+  if (!counts[part] && index->other_count > 0) {
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "'%s' has images in %s but none in %s", request->path,
                      train ? "test/ or val/" : "train/", train ? "train/CLASS/" : "test/CLASS/ or val/CLASS/");
   }
-  if (index->count == 0) {
+  if (!counts[part]) part = PART_ALL;
+  if (!counts[part]) {
     return hwgq_fail(error, HWGQ_ERROR_INVALID,
                      "'%s' holds no images: expected train/CLASS/IMAGE and test/CLASS/IMAGE, or CLASS/IMAGE", request->path);
   }
-  return HWGQ_OK;
+  if (keep_part(index, part)) return HWGQ_OK;
+  return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the classes of '%s'", request->path);
 }
 
 /* Without splits the class is the first folder, after folders that all images share. */
@@ -126,6 +136,10 @@ static enum hwgq_status apply_annotations(struct dataset_index *index, const str
     }
   }
   index->other_count = others;
+  for (size_t i = 0; i < count && !status; i++) {
+    if (list[i].class_name[0] && !dataset_index_add_class(index, list[i].class_name, strlen(list[i].class_name)))
+      status = hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for val_annotations.txt");
+  }
   free(list);
   return status;
 }

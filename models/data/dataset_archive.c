@@ -166,6 +166,26 @@ enum hwgq_status dataset_open_archive(const struct dataset_request *request, str
   return status;
 }
 
+/* Grows with what is there, so that a small file that claims much costs little. */
+static enum hwgq_status read_front(struct reader *reader, size_t limit, struct hwgq_error *error) {
+  while (reader->length < limit) {
+    if (reader->length == reader->capacity) {
+      size_t capacity = reader->capacity ? reader->capacity * 2 : 64 << 10;
+      if (capacity > limit) capacity = limit;
+      uint8_t *bytes = realloc(reader->bytes, capacity);
+      if (!bytes) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for '%s'", reader->request->path);
+      reader->bytes = bytes;
+      reader->capacity = capacity;
+    }
+    la_ssize_t got = archive_read_data(reader->archive, reader->bytes + reader->length, reader->capacity - reader->length);
+    if (got == ARCHIVE_RETRY) continue;
+    if (got < 0) return archive_fail(reader->archive, reader->request->path, NULL, error);
+    if (got == 0) break;
+    reader->length += (size_t)got;
+  }
+  return HWGQ_OK;
+}
+
 enum hwgq_status dataset_read_unpacked(const char *path, size_t limit, uint8_t **bytes, size_t *length,
                                        struct hwgq_error *error) {
   const struct dataset_request request = {.path = path};
@@ -179,7 +199,7 @@ enum hwgq_status dataset_read_unpacked(const char *path, size_t limit, uint8_t *
              archive_read_next_header(reader.archive, &entry) != ARCHIVE_OK) {
     status = archive_fail(reader.archive, path, NULL, error);
   }
-  if (!status) status = read_entry(&reader, dataset_base_name(path), limit, error);
+  if (!status) status = read_front(&reader, limit, error);
   archive_read_free(reader.archive);
   if (status) {
     free(reader.bytes);

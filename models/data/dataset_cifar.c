@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/storage.h"
 #include "models/data/index.h"
 
 enum { SIDE = 32, PLANE = SIDE * SIDE, RECORD = 1 + 3 * PLANE, CLASSES = 10, TRAIN_BATCHES = 5 };
@@ -18,7 +19,7 @@ static enum hwgq_status append_batch(const char *folder, const char *name, uint8
   size_t length;
   char *path = dataset_join(folder, name);
   if (!path) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the path of '%s'", name);
-  enum hwgq_status status = dataset_read_file(path, max_batch_bytes, &bytes, &length, error);
+  enum hwgq_status status = hwgq_storage_read(path, max_batch_bytes, &bytes, &length, error);
   if (!status && (length == 0 || length % RECORD != 0)) {
     status = hwgq_fail(error, HWGQ_ERROR_FORMAT, "'%s' is damaged: %zu bytes are not a whole number of %d-byte records", path,
                        length, RECORD);
@@ -64,7 +65,7 @@ static enum hwgq_status read_names(const char *folder, struct dataset *dataset, 
   if (!path) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the path of batches.meta.txt");
   enum hwgq_status status = HWGQ_OK;
   if (access(path, F_OK) == 0) {
-    status = dataset_read_file(path, 64 << 10, &bytes, &length, error);
+    status = hwgq_storage_read(path, 64 << 10, &bytes, &length, error);
     if (!status) {
       char *rest = NULL, *name = strtok_r((char *)bytes, "\r\n", &rest);
       for (int i = 0; i < dataset->class_count && name; i++, name = strtok_r(NULL, "\r\n", &rest))

@@ -6,37 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "engine/storage.h"
 #include "models/data/index.h"
-
-enum hwgq_status dataset_read_file(const char *path, size_t limit, uint8_t **bytes, size_t *length, struct hwgq_error *error) {
-  struct stat about;
-  FILE *file = fopen(path, "rb");
-  if (!file) return hwgq_fail(error, HWGQ_ERROR_IO, "cannot open '%s': %s", path, strerror(errno));
-  enum hwgq_status status = HWGQ_OK;
-  uint8_t *buffer = NULL;
-  if (fstat(fileno(file), &about)) {
-    status = hwgq_fail(error, HWGQ_ERROR_IO, "cannot read '%s': %s", path, strerror(errno));
-  } else if (!S_ISREG(about.st_mode)) {
-    status = hwgq_fail(error, HWGQ_ERROR_IO, "cannot read '%s': not a regular file", path);
-  } else if ((uint64_t)about.st_size > limit) {
-    status = hwgq_fail(error, HWGQ_ERROR_LIMIT, "'%s' has %llu bytes, more than the %zu that are read here", path,
-                       (unsigned long long)about.st_size, limit);
-  } else if (!(buffer = malloc((size_t)about.st_size + 1))) {
-    status =
-        hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the %llu bytes of '%s'", (unsigned long long)about.st_size, path);
-  } else {
-    *length = fread(buffer, 1, (size_t)about.st_size, file);
-    buffer[*length] = 0;
-    if (ferror(file)) status = hwgq_fail(error, HWGQ_ERROR_IO, "cannot read '%s': %s", path, strerror(errno));
-  }
-  fclose(file);
-  if (status) {
-    free(buffer);
-  } else {
-    *bytes = buffer;
-  }
-  return status;
-}
 
 static int compare_names(const void *a, const void *b) {
   return strcmp(*(char *const *)a, *(char *const *)b);
@@ -101,7 +72,7 @@ static enum hwgq_status add_path(struct dataset_index *index, const struct datas
                  ? add_folder(index, request, relative, depth + 1, error)
                  : hwgq_fail(error, HWGQ_ERROR_LIMIT, "'%s' lies deeper than %d folders", path, DATASET_MAX_DEPTH);
   } else if (dataset_index_is_annotations(relative)) {
-    status = dataset_read_file(path, DATASET_MAX_FILE_BYTES, &text, &length, error);
+    status = hwgq_storage_read(path, DATASET_MAX_FILE_BYTES, &text, &length, error);
     if (!status) dataset_index_annotate(index, (char *)text);
   } else if (S_ISREG(about.st_mode)) {
     status = dataset_index_add(index, request, relative, &wanted, error);
@@ -133,7 +104,7 @@ static enum hwgq_status read_image(const struct dataset_request *request, const 
   size_t length;
   char *path = dataset_join(request->path, relative);
   if (!path) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the path of '%s'", relative);
-  enum hwgq_status status = dataset_read_file(path, DATASET_MAX_FILE_BYTES, &bytes, &length, error);
+  enum hwgq_status status = hwgq_storage_read(path, DATASET_MAX_FILE_BYTES, &bytes, &length, error);
   if (!status) {
     status = dataset_decode(request, path, bytes, length, pixels, error);
     free(bytes);

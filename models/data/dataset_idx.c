@@ -7,7 +7,7 @@
 
 #include "models/data/index.h"
 
-enum { IDX_IMAGES = 0x803, IDX_LABELS = 0x801 };
+enum { IDX_IMAGES = 0x803, IDX_LABELS = 0x801, IMAGES_HEADER = 16, LABELS_HEADER = 8 };
 static const size_t max_idx_bytes = (size_t)1 << 31;
 
 struct idx {
@@ -42,32 +42,48 @@ static uint32_t word(const uint8_t *bytes) {
   return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
 }
 
-static enum hwgq_status read_idx(const char *path, uint32_t magic, struct idx *idx, struct hwgq_error *error) {
-  size_t length, header = magic == IDX_IMAGES ? 16 : 8;
-  enum hwgq_status status = dataset_read_unpacked(path, max_idx_bytes, &idx->bytes, &length, error);
+/* The header alone. *size: bytes of data behind it. */
+static enum hwgq_status read_header(const char *path, uint32_t magic, struct idx *idx, uint64_t *size,
+                                    struct hwgq_error *error) {
+  uint8_t *bytes;
+  size_t length;
+  bool images = magic == IDX_IMAGES;
+  enum hwgq_status status = dataset_read_unpacked(path, IMAGES_HEADER, &bytes, &length, error);
   if (status) return status;
-  const uint8_t *bytes = idx->bytes;
-  if (length < header || word(bytes) != magic) {
+  if (length < (images ? IMAGES_HEADER : LABELS_HEADER) || word(bytes) != magic) {
     status = hwgq_fail(error, HWGQ_ERROR_FORMAT, "'%s' is not an IDX file of %s: it must start with 0x%08x", path,
-                       magic == IDX_IMAGES ? "images" : "labels", magic);
+                       images ? "images" : "labels", magic);
   } else {
     idx->count = word(bytes + 4);
-    idx->rows = magic == IDX_IMAGES ? word(bytes + 8) : 1;
-    idx->columns = magic == IDX_IMAGES ? word(bytes + 12) : 1;
-    idx->data = bytes + header;
-    uint64_t size = (uint64_t)idx->rows * idx->columns;
-    if (idx->count < 1 || idx->count > DATASET_MAX_FILES || idx->rows < 1 || idx->columns < 1 || idx->rows > 4096 ||
-        idx->columns > 4096) {
-      status = hwgq_fail(error, HWGQ_ERROR_FORMAT, "'%s' states %u images of %ux%u, which cannot be", path, idx->count,
-                         idx->columns, idx->rows);
-    } else if (length - header != size * idx->count) {
-      status = hwgq_fail(error, HWGQ_ERROR_FORMAT, "'%s' is damaged: %llu bytes of data expected for %u entries, %zu found",
-                         path, (unsigned long long)(size * idx->count), idx->count, length - header);
-    }
+    idx->rows = images ? word(bytes + 8) : 1;
+    idx->columns = images ? word(bytes + 12) : 1;
+  }
+  free(bytes);
+  if (status) return status;
+  bool possible = idx->count >= 1 && idx->count <= DATASET_MAX_FILES && idx->rows >= 1 && idx->columns >= 1 &&
+                  idx->rows <= 4096 && idx->columns <= 4096;
+  *size = possible ? (uint64_t)idx->rows * idx->columns * idx->count : 0;
+  if (possible && *size <= max_idx_bytes) return HWGQ_OK;
+  if (!images) return hwgq_fail(error, HWGQ_ERROR_FORMAT, "'%s' states %u labels, which cannot be", path, idx->count);
+  return hwgq_fail(error, HWGQ_ERROR_FORMAT, "'%s' states %u images of %ux%u, which cannot be", path, idx->count, idx->columns,
+                   idx->rows);
+}
+
+static enum hwgq_status read_idx(const char *path, uint32_t magic, struct idx *idx, struct hwgq_error *error) {
+  size_t length, header = magic == IDX_IMAGES ? IMAGES_HEADER : LABELS_HEADER;
+  uint64_t size;
+  enum hwgq_status status = read_header(path, magic, idx, &size, error);
+  /* one byte more than there should be tells that there are more */
+  if (!status) status = dataset_read_unpacked(path, header + size + 1, &idx->bytes, &length, error);
+  if (!status && length != header + size) {
+    status = hwgq_fail(error, HWGQ_ERROR_FORMAT, "'%s' is damaged: %llu bytes of data expected for %u entries, %s found", path,
+                       (unsigned long long)size, idx->count, length < header + size ? "fewer" : "more");
   }
   if (status) {
     free(idx->bytes);
     *idx = (struct idx){0};
+  } else {
+    idx->data = idx->bytes + header;
   }
   return status;
 }

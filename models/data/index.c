@@ -99,7 +99,7 @@ static bool grow(void **array, size_t *capacity, size_t count, size_t size) {
 }
 
 /* Classes come in runs, so comparing with the last one keeps the list short. */
-static bool add_other_class(struct dataset_index *index, const char *name, size_t length) {
+bool dataset_index_add_class(struct dataset_index *index, const char *name, size_t length) {
   if (index->other_count > 0 && names(name, length, index->other_classes[index->other_count - 1])) return true;
   if (!grow((void **)&index->other_classes, &index->other_capacity, index->other_count, sizeof *index->other_classes))
     return false;
@@ -139,7 +139,7 @@ enum hwgq_status dataset_index_add(struct dataset_index *index, const struct dat
   if (!rest[length]) length = 0; /* no folder: refused by dataset_index_choose unless the splits make it irrelevant */
   bool other = request->split == DATASET_TRAIN ? part == PART_TEST || part == PART_VAL : part == PART_TRAIN;
   if (other) {
-    ok = add_other_class(index, rest, length);
+    ok = dataset_index_add_class(index, rest, length);
     free(clean);
   } else {
     ok = add_entry(index, clean, rest, length, part);

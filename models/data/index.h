@@ -36,7 +36,7 @@ struct dataset_entry {
 struct dataset_index {
   struct dataset_entry *entries;
   size_t count, capacity;
-  char **other_classes; /* of splits that are not wanted: they take part in the numbering of labels */
+  char **other_classes; /* of images that are not kept: they take part in the numbering of labels */
   size_t other_count, other_capacity;
   char *annotations; /* text of val_annotations.txt (Tiny ImageNet): file name, tab, class, ... per line */
 };
@@ -45,6 +45,8 @@ struct dataset_index {
  * not images are passed over. */
 enum hwgq_status dataset_index_add(struct dataset_index *index, const struct dataset_request *request, const char *path,
                                    bool *wanted, struct hwgq_error *error);
+/* A class of images that were not kept. False without memory. */
+bool dataset_index_add_class(struct dataset_index *index, const char *name, size_t length);
 /* The file's text is worth handing to dataset_index_annotate. */
 bool dataset_index_is_annotations(const char *path);
 /* Takes ownership of the zero-terminated text. */
@@ -88,9 +90,8 @@ enum hwgq_status dataset_open_idx(const struct dataset_request *request, bool *f
                                   struct hwgq_error *error);
 enum hwgq_status dataset_open_cifar(const struct dataset_request *request, bool *found, struct dataset **dataset,
                                     struct hwgq_error *error);
-/* A file's bytes, at most `limit`, with a zero behind them. malloc'ed. */
-enum hwgq_status dataset_read_file(const char *path, size_t limit, uint8_t **bytes, size_t *length, struct hwgq_error *error);
-/* The same, and unpacks gzip, xz, bzip2 and zstd. */
+/* The first `limit` bytes of what a gzip, xz, bzip2, zstd or unpacked file holds, or all when there are fewer. What follows is
+ * not unpacked. malloc'ed. */
 enum hwgq_status dataset_read_unpacked(const char *path, size_t limit, uint8_t **bytes, size_t *length,
                                        struct hwgq_error *error);
 /* "folder/name", malloc'ed; NULL without memory. */

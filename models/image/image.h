@@ -25,6 +25,9 @@ struct image_info {
   int width, height;
 };
 
+/* What decoding one image may take at most beside the file itself: so many bytes, and so many more per pixel of its header. */
+enum { IMAGE_DECODE_FIXED = 32 << 20, IMAGE_DECODE_PER_PIXEL = 12 };
+
 #define IMAGE_LIMITS_DEFAULT ((struct image_limits){.max_pixels = 64u << 20, .max_scans = 64})
 
 /* "jpeg", ...; "unknown". */

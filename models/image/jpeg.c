@@ -5,8 +5,8 @@
  * warnings that leave the picture whole: bytes between segments, an odd JFIF version, an unknown Adobe transform, a bad color
  * profile, and a missing end marker after the only scan (if the scan itself were short, another warning would tell).
  *
- * Memory: at most 32 MiB plus 8 bytes per pixel inside libjpeg (coefficients of a progressive file, 4 components of 2 bytes)
- * plus 3 bytes per decoded pixel, twice when the image has to be turned. */
+ * Memory: at most IMAGE_DECODE_FIXED plus 8 bytes per pixel inside libjpeg (coefficients of a progressive file, 4 components of
+ * 2 bytes) plus 3 bytes per decoded pixel, twice when the image has to be turned, which is after libjpeg's have been freed. */
 #include <setjmp.h>
 #include <stdio.h> /* jpeglib.h needs FILE */
 #include <stdlib.h>
@@ -101,12 +101,25 @@ static void check_scans(j_common_ptr common) {
   escape(decoder, HWGQ_ERROR_LIMIT, message);
 }
 
+/* An APP1 segment, read where it lies: the whole file is the source's buffer. libjpeg's own saving of markers walks the list of
+ * the saved ones for each new one, which many empty segments turn into minutes. */
+static boolean read_app1(j_decompress_ptr jpeg) {
+  struct decoder *decoder = jpeg->client_data;
+  struct jpeg_source_mgr *source = jpeg->src;
+  size_t left = source->bytes_in_buffer,
+         length = left < 2 ? 0 : (size_t)(source->next_input_byte[0] << 8 | source->next_input_byte[1]);
+  if (left < 2 || length > left) escape(decoder, HWGQ_ERROR_FORMAT, "truncated JPEG: the file ends before the picture does");
+  if (length < 2) escape(decoder, HWGQ_ERROR_FORMAT, "damaged JPEG: an APP1 segment shorter than its own length field");
+  if (decoder->orientation == 0) decoder->orientation = exif_orientation(source->next_input_byte + 2, length - 2);
+  source->next_input_byte += length;
+  source->bytes_in_buffer -= length;
+  return TRUE;
+}
+
 static void read_header(struct decoder *decoder, struct image_info *info) {
   struct jpeg_decompress_struct *jpeg = &decoder->jpeg;
-  jpeg_save_markers(jpeg, JPEG_APP0 + 1, 0xffff);
+  jpeg_set_marker_processor(jpeg, JPEG_APP0 + 1, read_app1);
   jpeg_read_header(jpeg, TRUE);
-  for (jpeg_saved_marker_ptr marker = jpeg->marker_list; marker && decoder->orientation == 0; marker = marker->next)
-    decoder->orientation = exif_orientation(marker->data, marker->data_length);
   bool swap = decoder->orientation >= 5;
   info->width = (int)(swap ? jpeg->image_height : jpeg->image_width);
   info->height = (int)(swap ? jpeg->image_width : jpeg->image_height);
@@ -117,7 +130,7 @@ static void read_header(struct decoder *decoder, struct image_info *info) {
              (unsigned long long)decoder->limits->max_pixels);
     escape(decoder, HWGQ_ERROR_LIMIT, message);
   }
-  jpeg->mem->max_memory_to_use = (long)((32u << 20) + 8 * pixels);
+  jpeg->mem->max_memory_to_use = (long)(IMAGE_DECODE_FIXED + 8 * pixels);
   decoder->single_scan = !jpeg_has_multiple_scans(jpeg);
 }
 

@@ -87,6 +87,7 @@ struct caffe_import {
   struct prototxt document;
   struct caffe_graph graph;
   struct caffemodel model;
+  const char *about; /* the name of the file that messages are about at the moment; NULL: not given */
   struct hwgq_error *error;
 };
 

@@ -117,8 +117,10 @@ static enum hwgq_status data_layer_shape(struct caffe_import *import, int field,
   enum hwgq_status status = prototxt_get_message(document, field, "transform_param", &transform, import->error);
   if (!status) status = prototxt_get_integer(document, transform, "crop_size", 0, HWGQ_MAX_DIMENSION, &size, import->error);
   if (status) return status;
-  if (import->options->crop > 0) size = import->options->crop;
-  if (size == 0)
+  if (size > 0 && import->options->crop > 0 && import->options->crop != size)
+    caffe_note(import, "--crop %d is not used: the prototxt says crop_size: %d", import->options->crop, size);
+  if (size == 0) size = import->options->crop;
+  if (size <= 0)
     return hwgq_fail(import->error, HWGQ_ERROR_INVALID,
                      "prototxt line %d: the data layer has no crop_size, so the network's input size is in its database only; "
                      "give it with --crop N",
@@ -148,8 +150,8 @@ enum hwgq_status caffe_input_shape(struct caffe_import *import, struct hwgq_shap
 }
 
 /* mean_value (one for all channels or one each), mean_file, scale. */
-static enum hwgq_status read_transform(struct caffe_import *import, int transform, struct hwgq_preprocess *preprocess,
-                                       bool *has_mean) {
+static enum hwgq_status read_transform(struct caffe_import *import, int transform, int channels,
+                                       struct hwgq_preprocess *preprocess, bool *has_mean) {
   struct prototxt *document = &import->document;
   float values[3], scale = 1;
   int count = 0;
@@ -160,6 +162,10 @@ static enum hwgq_status read_transform(struct caffe_import *import, int transfor
     enum hwgq_status status = prototxt_float(document, at, &values[count++], import->error);
     if (status) return status;
   }
+  if (count > 1 && count != channels)
+    return hwgq_fail(import->error, HWGQ_ERROR_INVALID,
+                     "prototxt line %d: %d mean_value for %d channels; give one for all or one each",
+                     prototxt_line(document, transform), count, channels);
   for (int c = 0; count > 0 && c < 3; c++) preprocess->mean[c] = values[count == 3 ? c : 0];
   *has_mean = count > 0;
   int mean_file = prototxt_find(document, transform, "mean_file");
@@ -225,7 +231,7 @@ enum hwgq_status caffe_preprocess(struct caffe_import *import, struct hwgq_shape
   if (input->field != PROTOTXT_NONE) {
     int transform;
     enum hwgq_status status = prototxt_get_message(document, input->field, "transform_param", &transform, import->error);
-    if (!status) status = read_transform(import, transform, preprocess, &has_mean);
+    if (!status) status = read_transform(import, transform, shape.channels, preprocess, &has_mean);
     if (!status) status = check_data_layer(import, input->field, transform);
     if (status) return status;
   }

@@ -4,9 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
+#include "engine/file.h"
+#include "engine/storage.h"
 #include "models/import/caffe.h"
+#include "models/import/labels.h"
 
 void caffe_note(const struct caffe_import *import, const char *format, ...) {
   if (!import->options->note) return;
@@ -69,39 +71,31 @@ static enum hwgq_status build_network(struct caffe_import *import, struct hwgq_m
   if (!status) note_renaming(import);
   if (!status) status = add_softmax(import, model->network);
   if (!status) status = hwgq_network_infer(model->network, import->error);
-  return status ? status : caffe_weights_load(import, model->network);
+  if (status) return status;
+  import->about = import->options->caffemodel_name;
+  status = caffe_weights_load(import, model->network);
+  if (!status) import->about = import->options->prototxt_name;
+  return status;
 }
 
 static enum hwgq_status add_labels(struct caffe_import *import, struct hwgq_model *model) {
   const struct hwgq_network *network = model->network;
   const struct import_options *options = import->options;
-  struct hwgq_shape output = network->layers[network->layer_count - 1].output;
-  int count = output.channels;
-  if (options->labels && options->label_count != count)
-    return hwgq_fail(import->error, HWGQ_ERROR_INVALID, "there are %d labels, but the network has %d classes",
-                     options->label_count, count);
-  model->labels = calloc((size_t)count, sizeof *model->labels);
-  if (!model->labels) return hwgq_fail(import->error, HWGQ_ERROR_MEMORY, "labels: out of memory");
-  model->class_count = count;
-  for (int i = 0; i < count; i++) {
-    char number[16];
-    snprintf(number, sizeof number, "%d", i);
-    model->labels[i] = strdup(options->labels ? options->labels[i] : number);
-    if (!model->labels[i]) return hwgq_fail(import->error, HWGQ_ERROR_MEMORY, "labels: out of memory");
-  }
-  return HWGQ_OK;
-}
-
-static void digest_text(const void *bytes, size_t length, char text[40]) {
-  XXH128_hash_t hash = XXH3_128bits(bytes, length);
-  snprintf(text, 40, "xxh3:%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
+  const char *note;
+  enum hwgq_status status = labels_fill(model, network->layers[network->layer_count - 1].output.channels, options->labels,
+                                        options->label_count, &note, import->error);
+  if (!status && note) caffe_note(import, "%s", note);
+  return status;
 }
 
 static enum hwgq_status add_provenance(struct caffe_import *import, const uint8_t *caffemodel, size_t length,
                                        struct hwgq_model *model) {
+  const struct hwgq_tensor files[2] = {{.data = import->document.text, .bytes = import->document.length},
+                                       {.data = caffemodel, .bytes = length}};
   char net[40], weights[40];
-  digest_text(import->document.text, import->document.length, net);
-  digest_text(caffemodel, length, weights);
+  enum hwgq_status status = hwgq_model_digest(&files[0], 1, net, import->error);
+  if (!status) status = hwgq_model_digest(&files[1], 1, weights, import->error);
+  if (status) return status;
   json_t *object = json_pack("{s:s, s:s, s:s, s:s}", "source", "caffe", "importer", "hwgq " HWGQ_VERSION, "prototxt", net,
                              "caffemodel", weights);
   model->provenance = object ? json_dumps(object, JSON_COMPACT) : NULL;
@@ -109,30 +103,46 @@ static enum hwgq_status add_provenance(struct caffe_import *import, const uint8_
   return model->provenance ? HWGQ_OK : hwgq_fail(import->error, HWGQ_ERROR_MEMORY, "provenance: out of memory");
 }
 
+static enum hwgq_status check_lengths(struct caffe_import *import, size_t prototxt_length, size_t caffemodel_length) {
+  if (prototxt_length > IMPORT_MAX_PROTOTXT)
+    return hwgq_fail(import->error, HWGQ_ERROR_LIMIT, "the prototxt has %zu bytes; at most %d are read", prototxt_length,
+                     IMPORT_MAX_PROTOTXT);
+  if (caffemodel_length <= IMPORT_MAX_CAFFEMODEL) return HWGQ_OK;
+  import->about = import->options->caffemodel_name;
+  return hwgq_fail(import->error, HWGQ_ERROR_LIMIT, "the caffemodel has %zu bytes; at most %d are read", caffemodel_length,
+                   IMPORT_MAX_CAFFEMODEL);
+}
+
+static enum hwgq_status parse_caffemodel(struct caffe_import *import, const uint8_t *bytes, size_t length) {
+  import->about = import->options->caffemodel_name;
+  enum hwgq_status status = caffemodel_parse(bytes, length, &import->model, import->error);
+  if (!status) import->about = import->options->prototxt_name;
+  return status;
+}
+
 enum hwgq_status import_caffe(const char *prototxt, size_t prototxt_length, const uint8_t *caffemodel, size_t caffemodel_length,
                               const struct import_options *options, struct hwgq_model **model, struct hwgq_error *error) {
   static const struct import_options defaults = {.resize = IMPORT_DECIDE};
-  struct caffe_import import = {.options = options ? options : &defaults, .error = error};
-  if (prototxt_length > IMPORT_MAX_PROTOTXT)
-    return hwgq_fail(error, HWGQ_ERROR_LIMIT, "the prototxt has %zu bytes; at most %d are read", prototxt_length,
-                     IMPORT_MAX_PROTOTXT);
-  if (caffemodel_length > IMPORT_MAX_CAFFEMODEL)
-    return hwgq_fail(error, HWGQ_ERROR_LIMIT, "the caffemodel has %zu bytes; at most %d are read", caffemodel_length,
-                     IMPORT_MAX_CAFFEMODEL);
+  struct hwgq_error inner = {{0}};
+  struct caffe_import import = {.options = options ? options : &defaults, .error = &inner};
+  import.about = import.options->prototxt_name;
   struct hwgq_model *made = calloc(1, sizeof *made);
   if (!made) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "import: out of memory");
-  enum hwgq_status status = prototxt_parse(prototxt, prototxt_length, &import.document, error);
+  enum hwgq_status status = check_lengths(&import, prototxt_length, caffemodel_length);
+  if (!status) status = prototxt_parse(prototxt, prototxt_length, &import.document, &inner);
   if (!status) status = caffe_graph_build(&import);
-  if (!status) status = caffemodel_parse(caffemodel, caffemodel_length, &import.model, error);
+  if (!status) status = parse_caffemodel(&import, caffemodel, caffemodel_length);
   if (!status) status = build_network(&import, made);
   if (!status) status = add_labels(&import, made);
   if (!status) status = add_provenance(&import, caffemodel, caffemodel_length, made);
   caffe_graph_release(&import.graph);
   caffemodel_release(&import.model);
   prototxt_release(&import.document);
-  if (status)
-    hwgq_model_destroy(made);
-  else
+  if (!status) {
     *model = made;
-  return status;
+    return HWGQ_OK;
+  }
+  hwgq_model_destroy(made);
+  if (!import.about) return hwgq_fail(error, status, "%s", inner.message);
+  return hwgq_fail(error, status, "%s: %s", hwgq_storage_label(import.about), inner.message);
 }

@@ -2,9 +2,10 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "engine/parameters.h"
 #include "models/import/caffe.h"
 
-enum { BATCH_NORM_BLOBS = 3, MAX_BLOBS = 3 };
+enum { BATCH_NORM_BLOBS = 3, MAX_BLOBS = 3, MAX_NOTES = 20 };
 
 struct loader {
   struct caffe_import *import;
@@ -14,12 +15,6 @@ struct loader {
   struct caffe_blob blobs[MAX_BLOBS];
   int blob_count;
 };
-
-static int64_t fan_in(const struct hwgq_network *network, const struct hwgq_layer *layer) {
-  struct hwgq_shape in = hwgq_network_input_shape(network, layer, 0);
-  if (layer->op == HWGQ_LINEAR) return (int64_t)in.channels * in.height * in.width;
-  return (int64_t)(in.channels / layer->groups) * layer->kernel_height * layer->kernel_width;
-}
 
 static int expected_blobs(const struct hwgq_layer *layer) {
   switch (layer->op) {
@@ -59,7 +54,7 @@ static enum hwgq_status check_shapes(const struct loader *loader) {
     weights[1] = in.channels / layer->groups;
     status = check_dims(loader, 0, weights, 4);
   } else if (layer->op == HWGQ_LINEAR) {
-    weights[1] = fan_in(loader->network, layer);
+    weights[1] = (int64_t)hwgq_layer_fan_in(loader->network, layer);
     status = check_dims(loader, 0, weights, 2);
   } else {
     status = check_dims(loader, 0, &channels, 1);
@@ -129,7 +124,7 @@ static enum hwgq_status check_layer(struct loader *loader) {
   status = read_blob(loader, 0, &weights);
   if (status) return status;
   bool all_one = false;
-  layer->binary = is_binarized(weights, layer->out_channels, fan_in(loader->network, layer), &all_one);
+  layer->binary = is_binarized(weights, layer->out_channels, (int64_t)hwgq_layer_fan_in(loader->network, layer), &all_one);
   layer->has_alpha = layer->binary && !all_one;
   free(weights);
   if (layer->binary)
@@ -140,7 +135,7 @@ static enum hwgq_status check_layer(struct loader *loader) {
 /* alpha is summed in double: the authors' program sums in float32 in an order that its BLAS chooses. */
 static void fill_binary(const struct loader *loader, const float *weights) {
   const struct hwgq_layer *layer = loader->layer;
-  int64_t taps = fan_in(loader->network, layer), row_bytes = (taps + 7) / 8;
+  int64_t taps = (int64_t)hwgq_layer_fan_in(loader->network, layer), row_bytes = (taps + 7) / 8;
   for (int c = 0; c < layer->out_channels; c++) {
     const float *row = weights + c * taps;
     uint8_t *bits = layer->weight_bits + c * row_bytes;
@@ -211,23 +206,28 @@ static enum hwgq_status each_layer(struct loader *loader, enum hwgq_status (*vis
   return status;
 }
 
-enum hwgq_status caffe_weights_load(struct caffe_import *import, struct hwgq_network *network) {
-  struct loader loader = {.import = import, .network = network};
-  enum hwgq_status status = each_layer(&loader, check_layer);
-  if (!status) status = hwgq_network_infer(network, import->error); /* binary flags may have changed */
-  if (!status) status = hwgq_network_allocate_parameters(network, import->error);
-  if (!status) status = each_layer(&loader, fill_layer);
-  if (status) return status;
-  for (int i = 0, told = 0; i < import->model.count && told < 20; i++) {
+/* Names the first few layers whose weights nobody took, and counts the others. */
+static void note_unused(const struct caffe_import *import) {
+  int unused = 0;
+  for (int i = 0; i < import->model.count; i++) {
     const struct caffemodel_layer *layer = &import->model.layers[i];
-    if (layer->used) continue;
+    if (layer->used || ++unused > MAX_NOTES) continue;
     char name[64];
     int length = 0;
     for (; length < (int)sizeof name - 1 && (size_t)length < layer->name_length; length++)
       name[length] = layer->name[length] >= 0x20 && layer->name[length] < 0x7f ? (char)layer->name[length] : '?';
     name[length] = '\0';
     caffe_note(import, "the caffemodel's layer '%s' is not in the network: its weights are left out", name);
-    told++;
   }
-  return HWGQ_OK;
+  if (unused > MAX_NOTES) caffe_note(import, "and %d more layers of the caffemodel that are left out", unused - MAX_NOTES);
+}
+
+enum hwgq_status caffe_weights_load(struct caffe_import *import, struct hwgq_network *network) {
+  struct loader loader = {.import = import, .network = network};
+  enum hwgq_status status = each_layer(&loader, check_layer);
+  if (!status) status = hwgq_network_infer(network, import->error); /* binary flags may have changed */
+  if (!status) status = hwgq_network_allocate_parameters(network, import->error);
+  if (!status) status = each_layer(&loader, fill_layer);
+  if (!status) note_unused(import);
+  return status;
 }

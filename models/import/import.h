@@ -19,7 +19,8 @@ enum {
 };
 
 struct import_options {
-  const char *const *labels; /* class names, label_count of them; NULL: "0", "1", ... */
+  const char *prototxt_name, *caffemodel_name; /* what error messages begin with, by the file they are about; NULL: nothing */
+  const char *const *labels; /* class names, label_count of them; NULL: ImageNet's for 1000 classes, else "0", "1", ... */
   int label_count;
   bool has_mean, has_scale; /* override what the prototxt says */
   float mean[3];            /* in the order of the network's channels: B, G, R; a gray network uses mean[0] */
@@ -41,7 +42,7 @@ enum hwgq_status import_caffe(const char *prototxt, size_t prototxt_length, cons
 
 struct import_state_options {
   const struct hwgq_network *network; /* NULL: the description in the file's metadata. Parameters are not looked at. */
-  const char *const *labels;          /* class names, label_count of them; NULL: the file's, else "0", "1", ... */
+  const char *const *labels;          /* class names; NULL: the file's, else ImageNet's for 1000 classes, else "0", ... */
   int label_count;
   /* Which fields of `preprocess` override the file's; a gray network uses mean[0] and scale[0]. */
   bool has_order, has_resize, has_invert, has_mean, has_scale;

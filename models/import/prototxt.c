@@ -51,16 +51,10 @@ static bool is_word_byte(int c) {
 
 static enum hwgq_status add_field(struct parser *parser, int *previous, int parent, int *index) {
   struct prototxt *document = parser->document;
-  if (document->count == PROTOTXT_MAX_FIELDS)
-    return hwgq_fail(parser->error, HWGQ_ERROR_LIMIT, "prototxt: more than %d fields; no network of this kind needs so many",
-                     PROTOTXT_MAX_FIELDS);
-  if (document->count == document->capacity) {
-    int capacity = document->capacity ? 2 * document->capacity : 64;
-    struct prototxt_field *fields = realloc(document->fields, (size_t)capacity * sizeof *fields);
-    if (!fields) return hwgq_fail(parser->error, HWGQ_ERROR_MEMORY, "prototxt: out of memory");
-    document->fields = fields;
-    document->capacity = capacity;
-  }
+  if (document->count == document->capacity)
+    return hwgq_fail(parser->error, HWGQ_ERROR_LIMIT,
+                     "prototxt: more than %d fields in %zu bytes; no network of this kind needs so many", document->capacity,
+                     document->length);
   *index = document->count++;
   document->fields[*index] = (struct prototxt_field){.child = PROTOTXT_NONE, .next = PROTOTXT_NONE};
   if (*previous != PROTOTXT_NONE)
@@ -120,7 +114,7 @@ static enum hwgq_status parse_list(struct parser *parser, int parent, int *previ
                                    int depth) {
   if (take(parser, ']')) return HWGQ_OK;
   do {
-    int index;
+    int index = 0;
     enum hwgq_status status = add_field(parser, previous, parent, &index);
     if (status) return status;
     parser->document->fields[index].name_offset = name_offset;
@@ -140,7 +134,7 @@ static enum hwgq_status parse_field(struct parser *parser, int parent, int *prev
   if (length > 128) return syntax(parser, "a field's name has more than 128 letters");
   bool colon = take(parser, ':');
   if (colon && take(parser, '[')) return parse_list(parser, parent, previous, (uint32_t)name, (uint16_t)length, depth);
-  int index;
+  int index = 0;
   enum hwgq_status status = add_field(parser, previous, parent, &index);
   if (status) return status;
   parser->document->fields[index].name_offset = (uint32_t)name;
@@ -161,10 +155,23 @@ static enum hwgq_status parse_fields(struct parser *parser, int parent, char clo
   }
 }
 
+/* No more fields than the text can have, the root and an unfinished one at its end included: every other needs one of these
+ * bytes. Never more than the limit. */
+static int bound_fields(const char *text, size_t length) {
+  size_t most = PROTOTXT_SOME_FIELDS + length / PROTOTXT_FIELD_BYTES, count = 2;
+  if (most > PROTOTXT_MAX_FIELDS) most = PROTOTXT_MAX_FIELDS;
+  for (size_t i = 0; i < length && count < most; i++)
+    count += text[i] == ':' || text[i] == '{' || text[i] == '<' || text[i] == '[' || text[i] == ',';
+  return (int)count;
+}
+
 enum hwgq_status prototxt_parse(const char *text, size_t length, struct prototxt *document, struct hwgq_error *error) {
   if (length > UINT32_MAX / 2) return hwgq_fail(error, HWGQ_ERROR_LIMIT, "prototxt: the text is too long");
   *document = (struct prototxt){.text = text, .length = length};
   struct parser parser = {document, 0, error};
+  document->capacity = bound_fields(text, length);
+  document->fields = malloc((size_t)document->capacity * sizeof *document->fields);
+  if (!document->fields) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "prototxt: out of memory");
   int previous = PROTOTXT_NONE, root;
   enum hwgq_status status = add_field(&parser, &previous, PROTOTXT_NONE, &root);
   if (!status) status = parse_fields(&parser, root, 0, 0);

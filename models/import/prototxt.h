@@ -11,6 +11,10 @@
 
 enum {
   PROTOTXT_MAX_FIELDS = 1 << 16,
+  /* A file of n bytes may have PROTOTXT_SOME_FIELDS + n / PROTOTXT_FIELD_BYTES fields, so that they take 3 n bytes beside a
+   * constant. Networks that people and Caffe write have some 20 bytes a field. */
+  PROTOTXT_FIELD_BYTES = 8,
+  PROTOTXT_SOME_FIELDS = 64,
   PROTOTXT_MAX_DEPTH = 16,
   PROTOTXT_STRING_SIZE = 256, /* of a string value, its NUL included */
 };

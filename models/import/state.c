@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "engine/file.h"
+#include "models/import/labels.h"
 
 void state_note(const struct state_import *import, const char *text) {
   if (import->options->note) import->options->note(import->options->context, text);
@@ -230,27 +230,19 @@ static enum hwgq_status fill_labels(const struct state_import *import, struct hw
   const struct import_state_options *options = import->options;
   const char *text = hwgq_safetensors_text(import->file, "labels");
   int classes = import->network->layers[import->network->layer_count - 1].output.channels;
-  if (options->labels && options->label_count != classes)
-    return hwgq_fail(import->error, HWGQ_ERROR_INVALID, "there are %d labels, but the network has %d classes",
-                     options->label_count, classes);
   if (!options->labels && text) return hwgq_model_parse_labels(text, model, import->error);
-  model->labels = calloc((size_t)classes, sizeof *model->labels);
-  if (!model->labels) return hwgq_fail(import->error, HWGQ_ERROR_MEMORY, "labels: out of memory");
-  model->class_count = classes;
-  for (int i = 0; i < classes; i++) {
-    char number[16];
-    snprintf(number, sizeof number, "%d", i);
-    model->labels[i] = strdup(options->labels ? options->labels[i] : number);
-    if (!model->labels[i]) return hwgq_fail(import->error, HWGQ_ERROR_MEMORY, "labels: out of memory");
-  }
-  return HWGQ_OK;
+  const char *note;
+  enum hwgq_status status = labels_fill(model, classes, options->labels, options->label_count, &note, import->error);
+  if (!status && note) state_note(import, note);
+  return status;
 }
 
 static enum hwgq_status fill_provenance(const struct state_import *import, const uint8_t *bytes, size_t length,
                                         struct hwgq_model *model) {
-  XXH128_hash_t hash = XXH3_128bits(bytes, length);
+  const struct hwgq_tensor file = {.data = bytes, .bytes = length};
   char digest[40];
-  snprintf(digest, sizeof digest, "xxh3:%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
+  enum hwgq_status status = hwgq_model_digest(&file, 1, digest, import->error);
+  if (status) return status;
   json_t *object = json_pack("{s:s, s:s, s:s}", "source", "pytorch", "importer", "hwgq " HWGQ_VERSION, "state_dict", digest);
   const char *text = hwgq_safetensors_text(import->file, "provenance");
   json_t *training = text ? json_loads(text, 0, NULL) : NULL;

@@ -1,11 +1,10 @@
 /* hwgq import: networks of other programs as .hwgq files. */
-#include <errno.h>
-#include <math.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "engine/storage.h"
 #include "models/import/import.h"
 #include "models/tool/import.h"
 
@@ -28,28 +27,13 @@ struct arguments {
   struct import_options options;
 };
 
-/* "B,G,R", or one number for all three. */
-static bool parse_mean(const char *text, float *mean) {
-  for (int c = 0; c < 3; c++) {
-    char *end;
-    mean[c] = strtof(text, &end);
-    if (end == text || !(fabsf(mean[c]) < 1e6f)) return false;
-    if (c == 0 && *end == '\0') {
-      mean[1] = mean[2] = mean[0];
-      return true;
-    }
-    if (*end != (c < 2 ? ',' : '\0')) return false;
-    text = end + 1;
-  }
-  return true;
-}
-
 /* -1: understood. */
 static int parse_arguments(int argc, char **argv, struct arguments *arguments) {
   struct import_options *options = &arguments->options;
   const struct option_spec specs[] = {
       {"output", OPTION_TEXT, &arguments->output, "FILE", "the model to write (also -o)", 0, 0},
-      {"labels", OPTION_TEXT, &arguments->labels, "FILE", "class names, one a line (default: 0, 1, ...)", 0, 0},
+      {"labels", OPTION_TEXT, &arguments->labels, "FILE",
+       "class names, one a line (default: ImageNet's for 1000 classes, else 0, 1, ...)", 0, 0},
       {"mean", OPTION_TEXT, &arguments->mean, "B,G,R", "subtracted from pixels (default: the prototxt's, else 104,117,123)", 0,
        0},
       {"scale", OPTION_NUMBER, &arguments->scale, "S", "factor on pixel - mean (default: the prototxt's, else 1)", 1e-6, 1e6},
@@ -64,7 +48,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments) {
   if (strcmp(argv[0], "caffe") != 0)
     return tool_usage(&usage, "cannot import from '%s'; it knows: caffe, safetensors", argv[0]);
   if (!arguments->output) return tool_usage(&usage, "--output is missing");
-  if (arguments->mean && !parse_mean(arguments->mean, options->mean))
+  if (arguments->mean && !options_three_numbers(arguments->mean, options->mean))
     return tool_usage(&usage, "--mean takes three numbers, B,G,R, or one, not '%s'", arguments->mean);
   options->has_mean = arguments->mean != NULL;
   options->has_scale = arguments->scale != 0;
@@ -74,44 +58,17 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments) {
   return -1;
 }
 
-/* malloc'ed, with a NUL behind the bytes. */
-static enum hwgq_status read_file(const char *path, size_t limit, char **bytes, size_t *length, struct hwgq_error *error) {
-  FILE *file = fopen(path, "rb");
-  struct stat info;
-  if (!file || fstat(fileno(file), &info) != 0) {
-    if (file) fclose(file);
-    return hwgq_fail(error, HWGQ_ERROR_IO, "%s: %s", path, strerror(errno));
-  }
-  char *buffer = NULL;
-  enum hwgq_status status = HWGQ_OK;
-  if (!S_ISREG(info.st_mode))
-    status = hwgq_fail(error, HWGQ_ERROR_IO, "%s: not a regular file", path);
-  else if ((unsigned long long)info.st_size > limit)
-    status = hwgq_fail(error, HWGQ_ERROR_LIMIT, "%s: larger than %zu bytes", path, limit);
-  else if (!(buffer = malloc((size_t)info.st_size + 1)))
-    status = hwgq_fail(error, HWGQ_ERROR_MEMORY, "%s: out of memory", path);
-  else if (fread(buffer, 1, (size_t)info.st_size, file) != (size_t)info.st_size)
-    status = hwgq_fail(error, HWGQ_ERROR_IO, "%s: cannot be read", path);
-  fclose(file);
-  if (status) {
-    free(buffer);
-    return status;
-  }
-  buffer[info.st_size] = '\0';
-  *bytes = buffer;
-  *length = (size_t)info.st_size;
-  return HWGQ_OK;
-}
-
 /* One label a line, in place; the array points into `text`. Blank lines at the end are not labels. */
-static enum hwgq_status split_labels(char *text, size_t length, const char ***labels, int *count, struct hwgq_error *error) {
+static enum hwgq_status split_labels(const char *path, char *text, size_t length, const char ***labels, int *count,
+                                     struct hwgq_error *error) {
+  if (memchr(text, '\0', length)) return hwgq_fail(error, HWGQ_ERROR_FORMAT, "%s: is not a text: it has NUL bytes", path);
   while (length && strchr("\r\n \t", text[length - 1])) text[--length] = '\0';
   int lines = 1;
   for (size_t i = 0; i < length; i++) lines += text[i] == '\n';
   if (length == 0 || lines > HWGQ_MAX_CLASSES)
-    return hwgq_fail(error, HWGQ_ERROR_INVALID, "the labels file must have 1 to %d lines", HWGQ_MAX_CLASSES);
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "%s: must have 1 to %d lines, one label each", path, HWGQ_MAX_CLASSES);
   const char **split = malloc((size_t)lines * sizeof *split);
-  if (!split) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "labels: out of memory");
+  if (!split) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "%s: out of memory", path);
   char *at = text;
   for (int i = 0; i < lines; i++) {
     char *end = strchr(at, '\n');
@@ -119,6 +76,12 @@ static enum hwgq_status split_labels(char *text, size_t length, const char ***la
     if (end) *end = '\0';
     size_t used = strlen(at);
     if (used && at[used - 1] == '\r') at[used - 1] = '\0';
+    json_t *checked = json_string(at); /* NULL: not UTF-8 */
+    if (!checked) {
+      free(split);
+      return hwgq_fail(error, HWGQ_ERROR_FORMAT, "%s: line %d is not UTF-8", path, i + 1);
+    }
+    json_decref(checked);
     at = end ? end + 1 : at + used;
   }
   *labels = split;
@@ -128,8 +91,10 @@ static enum hwgq_status split_labels(char *text, size_t length, const char ***la
 
 enum hwgq_status import_read_labels(const char *path, char **text, const char ***labels, int *count, struct hwgq_error *error) {
   size_t length = 0;
-  enum hwgq_status status = read_file(path, MAX_LABELS_BYTES, text, &length, error);
-  return status ? status : split_labels(*text, length, labels, count, error);
+  uint8_t *bytes = NULL;
+  enum hwgq_status status = hwgq_storage_read(path, MAX_LABELS_BYTES, &bytes, &length, error);
+  *text = (char *)bytes;
+  return status ? status : split_labels(hwgq_storage_label(path), *text, length, labels, count, error);
 }
 
 void import_print_note(void *context, const char *text) {
@@ -156,19 +121,22 @@ int command_import(int argc, char **argv) {
   struct arguments arguments = {.options = IMPORT_OPTIONS_DEFAULT};
   int result = parse_arguments(argc, argv, &arguments);
   if (result >= 0) return result;
-  char *prototxt = NULL, *caffemodel = NULL, *labels = NULL;
+  uint8_t *prototxt = NULL, *caffemodel = NULL;
+  char *labels = NULL;
   size_t prototxt_length = 0, caffemodel_length = 0;
   const char **names = NULL;
   struct hwgq_model *model = NULL;
   struct hwgq_error error = {{0}};
   if (!arguments.quiet) arguments.options.note = import_print_note;
-  enum hwgq_status status = read_file(arguments.prototxt, IMPORT_MAX_PROTOTXT, &prototxt, &prototxt_length, &error);
-  if (!status) status = read_file(arguments.caffemodel, IMPORT_MAX_CAFFEMODEL, &caffemodel, &caffemodel_length, &error);
+  enum hwgq_status status = hwgq_storage_read(arguments.prototxt, IMPORT_MAX_PROTOTXT, &prototxt, &prototxt_length, &error);
+  if (!status) status = hwgq_storage_read(arguments.caffemodel, IMPORT_MAX_CAFFEMODEL, &caffemodel, &caffemodel_length, &error);
   if (!status && arguments.labels)
     status = import_read_labels(arguments.labels, &labels, &names, &arguments.options.label_count, &error);
   arguments.options.labels = names;
+  arguments.options.prototxt_name = arguments.prototxt;
+  arguments.options.caffemodel_name = arguments.caffemodel;
   if (!status)
-    status = import_caffe(prototxt, prototxt_length, (const uint8_t *)caffemodel, caffemodel_length, &arguments.options, &model,
+    status = import_caffe((const char *)prototxt, prototxt_length, caffemodel, caffemodel_length, &arguments.options, &model,
                           &error);
   if (!status) status = hwgq_model_write(model, arguments.output, &error);
   if (!status) import_print_summary(model, arguments.output);

@@ -1,5 +1,4 @@
 /* hwgq import safetensors: networks trained with PyTorch. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,27 +27,6 @@ struct arguments {
   struct import_state_options options;
 };
 
-/* Three numbers or one, separated by commas; a fraction such as 1/64 is a number. */
-static bool parse_three(const char *text, float values[3]) {
-  int count = 0;
-  for (bool more = true; more; count++) {
-    char *end;
-    double number = strtod(text, &end);
-    if (count == 3 || end == text) return false;
-    if (*end == '/') {
-      text = end + 1;
-      number /= strtod(text, &end);
-      if (end == text) return false;
-    }
-    if (!(fabs(number) <= 1e6) || (*end && *end != ',')) return false;
-    values[count] = (float)number;
-    more = *end == ',';
-    text = end + 1;
-  }
-  if (count == 1) values[1] = values[2] = values[0];
-  return count != 2;
-}
-
 static int check_arguments(struct arguments *arguments) {
   struct import_state_options *options = &arguments->options;
   const struct network_choice *c = &arguments->choice;
@@ -66,9 +44,9 @@ static int check_arguments(struct arguments *arguments) {
   }
   options->has_mean = arguments->mean != NULL;
   options->has_scale = arguments->scale != NULL;
-  if (arguments->mean && !parse_three(arguments->mean, preprocess->mean))
+  if (arguments->mean && !options_three_numbers(arguments->mean, preprocess->mean))
     return tool_usage(&usage, "--mean takes one number or three, as in 123.7,116.3,103.5, not '%s'", arguments->mean);
-  if (arguments->scale && !parse_three(arguments->scale, preprocess->scale))
+  if (arguments->scale && !options_three_numbers(arguments->scale, preprocess->scale))
     return tool_usage(&usage, "--scale takes one number or three, as in 1/64, not '%s'", arguments->scale);
   options->has_resize = arguments->resize >= 0;
   preprocess->resize = arguments->resize;
@@ -80,7 +58,7 @@ static int check_arguments(struct arguments *arguments) {
 static int parse_arguments(int *argc, char **argv, struct arguments *arguments) {
   const struct option_spec specs[] = {
       {"output", OPTION_TEXT, &arguments->output, "FILE", "the model to write (also -o)", 0, 0},
-      {"labels", OPTION_TEXT, &arguments->labels, "FILE", "class names, one a line (default: the file's, else 0, 1, ...)", 0,
+      {"labels", OPTION_TEXT, &arguments->labels, "FILE", "class names, one a line (default: the file's, else as for caffe)", 0,
        0},
       {"order", OPTION_TEXT, &arguments->order, "NAME", "of the network's channels: rgb, bgr or gray (default: by the file)", 0,
        0},

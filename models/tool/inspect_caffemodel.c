@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "models/data/index.h"
+#include "engine/storage.h"
 #include "models/import/caffe.h"
 #include "models/tool/inspect.h"
 
@@ -77,15 +77,13 @@ static enum hwgq_status inspect_weights(const struct caffemodel_layer *layer, bo
   return status;
 }
 
-enum hwgq_status inspect_caffemodel(const char *path, bool as_json, struct hwgq_error *error) {
+static enum hwgq_status inspect_bytes(const char *path, const uint8_t *bytes, size_t length, bool as_json,
+                                      struct hwgq_error *error) {
   struct caffemodel model = {0};
-  uint8_t *bytes = NULL;
-  size_t length = 0;
-  enum hwgq_status status = dataset_read_file(path, IMPORT_MAX_CAFFEMODEL, &bytes, &length, error);
+  enum hwgq_status status = caffemodel_parse(bytes, length, &model, error);
   if (status) return status;
   json_t *layers = json_array();
-  status = caffemodel_parse(bytes, length, &model, error);
-  if (!status && !as_json) {
+  if (!as_json) {
     printf("file         %s, %zu bytes\n\n", path, length);
     printf("%-24s %20s %12s %8s  %s\n", "layer", "weights", "count", ">= 0", "what they are");
   }
@@ -99,6 +97,16 @@ enum hwgq_status inspect_caffemodel(const char *path, bool as_json, struct hwgq_
   if (!status && !as_json) fputs(explanation, stdout);
   json_decref(layers);
   caffemodel_release(&model);
-  free(bytes);
   return status;
+}
+
+enum hwgq_status inspect_caffemodel(const char *path, bool as_json, struct hwgq_error *error) {
+  struct hwgq_error inner = {{0}};
+  uint8_t *bytes = NULL;
+  size_t length = 0;
+  enum hwgq_status status = hwgq_storage_read(path, IMPORT_MAX_CAFFEMODEL, &bytes, &length, error);
+  if (status) return status;
+  status = inspect_bytes(path, bytes, length, as_json, &inner);
+  free(bytes);
+  return status ? hwgq_fail(error, status, "%s: %s", hwgq_storage_label(path), inner.message) : HWGQ_OK;
 }

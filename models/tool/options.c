@@ -112,3 +112,23 @@ int options_parse(const struct command_usage *usage, const struct option_spec *o
   if (operands > usage->max_operands) return tool_usage(usage, "one argument too many: '%s'", argv[usage->max_operands]);
   return -1;
 }
+
+bool options_three_numbers(const char *text, float values[3]) {
+  int count = 0;
+  for (bool more = true; more; count++) {
+    char *end;
+    double number = strtod(text, &end);
+    if (count == 3 || end == text) return false;
+    if (*end == '/') {
+      text = end + 1;
+      number /= strtod(text, &end);
+      if (end == text) return false;
+    }
+    if (!(fabs(number) <= 1e6) || (*end && *end != ',')) return false;
+    values[count] = (float)number;
+    more = *end == ',';
+    text = end + 1;
+  }
+  if (count == 1) values[1] = values[2] = values[0];
+  return count != 2;
+}

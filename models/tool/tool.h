@@ -49,6 +49,8 @@ struct command_usage {
 /* Takes the options out of argv and moves the operands to its start; "--" ends options. *argc becomes their number. Returns -1
  * to go on, otherwise the exit code to return: --help printed, or a message and the usage on standard error. */
 int options_parse(const struct command_usage *usage, const struct option_spec *options, int *argc, char **argv);
+/* Three finite numbers or one for all three, separated by commas; a fraction such as 1/64 is a number. False: anything else. */
+bool options_three_numbers(const char *text, float values[3]);
 /* Prints "hwgq COMMAND: MESSAGE" and returns EXIT_FAILED, or EXIT_USAGE. */
 int tool_failed(const struct command_usage *usage, const struct hwgq_error *error);
 int tool_usage(const struct command_usage *usage, const char *format, ...) __attribute__((format(printf, 2, 3)));

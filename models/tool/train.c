@@ -1,9 +1,11 @@
 /* hwgq train: images in, a .hwgq model out. */
+#include <errno.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -69,7 +71,7 @@ static enum hwgq_status find_input(const struct train_options *o, struct hwgq_sh
   return HWGQ_OK;
 }
 
-/* The mean of every channel, and its text into the recipe. */
+/* The mean of every channel as training sees it (inverted or not), and its text into the recipe. */
 static enum hwgq_status measure_mean(struct session *s, struct hwgq_error *error) {
   const struct dataset *d = s->train;
   uint64_t sums[3] = {0}, pixels = (uint64_t)d->count * (uint64_t)d->height * (uint64_t)d->width;
@@ -77,7 +79,10 @@ static enum hwgq_status measure_mean(struct session *s, struct hwgq_error *error
     for (int c = 0; c < d->channels; c++) sums[c] += d->pixels[i * (uint64_t)d->channels + (uint64_t)c];
   }
   float *mean = s->options.trainer.preprocess.mean;
-  for (int c = 0; c < 3; c++) mean[c] = (float)((double)sums[c < d->channels ? c : 0] / (double)pixels);
+  for (int c = 0; c < 3; c++) {
+    double average = (double)sums[c < d->channels ? c : 0] / (double)pixels;
+    mean[c] = (float)(s->options.trainer.preprocess.invert ? 255 - average : average);
+  }
   char text[80];
   snprintf(text, sizeof text, "%.9g,%.9g,%.9g", (double)mean[0], (double)mean[1], (double)mean[2]);
   s->options.given[TRAIN_MEAN] = strdup(text);
@@ -217,9 +222,11 @@ static void report_epoch(struct session *s, double rate, double images_per_secon
   json_t *line = json_pack("{s:i, s:f, s:f, s:f, s:f, s:f}", "epoch", t->epoch + 1, "loss", score.loss, "train_accuracy",
                            score.accuracy, "images_per_second", images_per_second, "lr", rate, "seconds", t->seconds);
   if (line != NULL && s->test != NULL) json_object_set_new(line, "test_accuracy", json_real(s->test_accuracy));
-  if (line != NULL) json_dumpf(line, s->log, JSON_COMPACT | JSON_REAL_PRECISION(8));
-  fprintf(s->log, "\n");
-  fflush(s->log);
+  bool written = line != NULL && json_dumpf(line, s->log, JSON_COMPACT | JSON_REAL_PRECISION(8)) == 0;
+  if (fprintf(s->log, "\n") < 0 || fflush(s->log) != 0 || !written) {
+    fprintf(stderr, "hwgq train: cannot write epoch %d to the log %s (%m): training goes on\n", t->epoch + 1, s->options.log);
+    clearerr(s->log);
+  }
   json_decref(line);
 }
 
@@ -251,9 +258,21 @@ static enum hwgq_status train(struct session *s, struct hwgq_error *error) {
 
 /* ---- the command -------------------------------------------------------------------------------------------------------- */
 
+/* A checkpoint is a file like any other: its labels may be anything. */
+static enum hwgq_status take_labels(struct session *s, json_t *labels, struct hwgq_error *error) {
+  bool texts = json_is_array(labels);
+  for (size_t i = 0; texts && i < json_array_size(labels); i++) texts = json_is_string(json_array_get(labels, i));
+  if (!texts)
+    return hwgq_fail(error, HWGQ_ERROR_FORMAT, "the \"labels\" of checkpoint %.200s are not a list of texts",
+                     s->options.resume);
+  json_array_extend(s->labels, labels);
+  return HWGQ_OK;
+}
+
 static enum hwgq_status resume(struct session *s, struct hwgq_error *error) {
   struct checkpoint *checkpoint = NULL;
   enum hwgq_status status = checkpoint_read(s->options.resume, &checkpoint, error);
+  if (status == HWGQ_OK && !s->options.export_only) status = checkpoint_check_batch(checkpoint, s->trainer, error);
   if (status == HWGQ_OK) status = checkpoint_restore(checkpoint, s->trainer, error);
   if (status == HWGQ_OK) {
     json_t *recipe = json_loads(checkpoint_recipe(checkpoint), 0, NULL);
@@ -261,7 +280,7 @@ static enum hwgq_status resume(struct session *s, struct hwgq_error *error) {
                            ? json_number_value(json_object_get(recipe, "test_accuracy"))
                            : -1;
     s->train_loss = json_number_value(json_object_get(recipe, "train_loss"));
-    if (s->options.export_only) json_array_extend(s->labels, json_object_get(recipe, "labels"));
+    if (s->options.export_only) status = take_labels(s, json_object_get(recipe, "labels"), error);
     json_decref(recipe);
   }
   checkpoint_destroy(checkpoint);
@@ -302,26 +321,54 @@ static enum hwgq_status prepare(struct session *s, struct hwgq_error *error) {
   return status == HWGQ_OK && o->resume != NULL ? resume(s, error) : status;
 }
 
-static enum hwgq_status open_log(struct session *s, struct hwgq_error *error) {
-  if (s->options.log == NULL) return HWGQ_OK;
-  s->log = fopen(s->options.log, s->options.resume != NULL ? "a" : "w");
-  return s->log != NULL ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_IO, "cannot write the log %s: %m", s->options.log);
+/* A file that hwgq_storage_replace will write: whether one can be made beside it is tried now, not after hours. */
+static enum hwgq_status check_writable(const char *path, struct hwgq_error *error) {
+  struct stat about;
+  bool there = stat(path, &about) == 0;
+  if (there && !S_ISREG(about.st_mode))
+    return hwgq_fail(error, HWGQ_ERROR_IO, "cannot write %s: it is there and no regular file", path);
+  char *target = there ? realpath(path, NULL) : strdup(path), *probe = NULL;
+  if (target == NULL || asprintf(&probe, "%s.XXXXXX", target) < 0) {
+    free(target);
+    return hwgq_fail(error, HWGQ_ERROR_MEMORY, "out of memory");
+  }
+  int file = mkstemp(probe);
+  enum hwgq_status status = file >= 0 ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_IO, "cannot write %s: %m", path);
+  if (file >= 0) {
+    close(file);
+    unlink(probe);
+  }
+  free(probe);
+  free(target);
+  return status;
+}
+
+/* Everything that is going to be written, before the images are read. An earlier log is not touched yet. */
+static enum hwgq_status check_outputs(struct session *s, struct hwgq_error *error) {
+  const struct train_options *o = &s->options;
+  enum hwgq_status status = o->output != NULL ? check_writable(o->output, error) : HWGQ_OK;
+  if (status != HWGQ_OK || o->export_only) return status;
+  status = check_writable(s->checkpoint_path, error);
+  if (status != HWGQ_OK || o->log == NULL) return status;
+  s->log = fopen(o->log, "a");
+  return s->log != NULL ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_IO, "cannot write the log %s: %m", o->log);
 }
 
 static enum hwgq_status run(struct session *s, struct hwgq_error *error) {
-  enum hwgq_status status = prepare(s, error);
+  enum hwgq_status status = check_outputs(s, error);
+  if (status == HWGQ_OK) status = prepare(s, error);
   if (status != HWGQ_OK) return status;
   if (!s->options.export_only) {
-    status = open_log(s, error);
-    if (status == HWGQ_OK) {
-      printf("%s: %d images to train on, %d to test, %d classes; OpenBLAS %s, %d threads\n", s->network->name, s->train->count,
-             s->test != NULL ? s->test->count : 0, s->train->class_count, s->blas.core, s->options.threads);
-      fflush(stdout);
-      struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
-      sigaction(SIGINT, &action, NULL);
-      sigaction(SIGTERM, &action, NULL);
-      status = train(s, error);
-    }
+    /* EINVAL: a pipe or terminal, which has nothing old in it */
+    if (s->log != NULL && s->options.resume == NULL && ftruncate(fileno(s->log), 0) != 0 && errno != EINVAL)
+      return hwgq_fail(error, HWGQ_ERROR_IO, "cannot write the log %s: %m", s->options.log);
+    printf("%s: %d images to train on, %d to test, %d classes; OpenBLAS %s, %d threads\n", s->network->name, s->train->count,
+           s->test != NULL ? s->test->count : 0, s->train->class_count, s->blas.core, s->options.threads);
+    fflush(stdout);
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    status = train(s, error);
     if (status == HWGQ_OK && interrupted) {
       fprintf(stderr, "\nstopped; to go on: hwgq train --resume %s%s%s\n", s->checkpoint_path,
               s->options.output != NULL ? " -o " : "", s->options.output != NULL ? s->options.output : "");

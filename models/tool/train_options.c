@@ -51,7 +51,8 @@ static const char usage[] =
     "Running\n"
     "  -o, --output FILE    the model to write\n"
     "  --checkpoint FILE    written after every epoch and when interrupted (default: OUTPUT.checkpoint)\n"
-    "  --resume FILE        continue from a checkpoint, with its recipe; options given beside it change the recipe\n"
+    "  --resume FILE        continue from a checkpoint, with its recipe; options given beside it change the recipe (--batch\n"
+    "                       only between epochs)\n"
     "  --export-only        with --resume: write the model of the checkpoint, train nothing, need no data\n"
     "  --log FILE           one JSON object a line after every epoch; appended to with --resume\n"
     "  --threads N          default: all processors\n"
@@ -399,7 +400,7 @@ static void set_defaults(struct train_options *o) {
 static enum hwgq_status check(const struct train_options *o, struct hwgq_error *error) {
   if (o->network == NULL || o->data == NULL)
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "give a network and data, as in hwgq train lenet DATA -o OUT.hwgq");
-  if (o->output == NULL && o->checkpoint == NULL)
+  if (o->output == NULL && o->checkpoint == NULL && o->resume == NULL)
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "say where the model goes: -o OUT.hwgq");
   if (o->export_only && (o->resume == NULL || o->output == NULL))
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "--export-only needs --resume CHECKPOINT and -o OUT.hwgq");

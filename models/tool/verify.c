@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/storage.h"
 #include "models/classify/classify.h"
 #include "models/data/index.h"
 #include "models/tool/tool.h"
@@ -29,7 +30,8 @@ static const struct command_usage usage = {
         "\n"
         "--golden reads a folder that another program recorded: model.prototxt, model.caffemodel, model_bw.caffemodel (when\n"
         "there), index.json and the blobs that it names, and further inputs in subfolders with an index.json of their own.\n"
-        "Reference and engine are compared with every blob, and the engine with the reference as well.\n"
+        "Reference and engine are compared with every blob, and the engine with the reference as well. Recorded codes must be\n"
+        "equal at any distance from a threshold, unless --tolerance is given.\n"
         "\n"
         "Exit status: 0 everything passed, 1 something failed or could not be read, 2 wrong usage.",
     .min_operands = 0,
@@ -38,9 +40,13 @@ static const struct command_usage usage = {
 
 struct arguments {
   const char *golden, *weights, *cpu;
-  double tolerance;
+  double tolerance; /* negative: not given */
   bool layers, json;
 };
+
+static double float_tolerance(const struct arguments *arguments) {
+  return arguments->tolerance < 0 ? VERIFY_TOLERANCE : arguments->tolerance;
+}
 
 /* Prints what was written; false without memory. */
 static bool print(struct text *text) {
@@ -63,7 +69,7 @@ static enum hwgq_status prepare(const struct classifier *classifier, struct clas
                                 struct classify_result *prepared, struct hwgq_error *error) {
   uint8_t *bytes;
   size_t length;
-  enum hwgq_status status = dataset_read_file(path, MAX_IMAGE_BYTES, &bytes, &length, error);
+  enum hwgq_status status = hwgq_storage_read(path, MAX_IMAGE_BYTES, &bytes, &length, error);
   if (status) return status;
   status = classify_prepare(classifier, scratch, bytes, length, NULL, prepared, error);
   free(bytes);
@@ -108,8 +114,8 @@ static int verify_images(const char *model, char **paths, int count, const struc
   enum hwgq_status status = classifier_open(model, NULL, &classifier, &error);
   if (!status) status = classify_scratch_create(classifier, &scratch, &error);
   if (!status) {
-    status = verifier_create(classifier->model->network, &classifier->model->preprocess, arguments->cpu, arguments->tolerance,
-                             &verifier, &error);
+    status = verifier_create(classifier->model->network, &classifier->model->preprocess, arguments->cpu,
+                             float_tolerance(arguments), &verifier, &error);
   }
   for (int i = 0; i < count && !status; i++) failed += !verify_image(classifier, scratch, verifier, paths[i], arguments);
   if (!status && !arguments->json && count > 1) printf("%d of %d images passed\n", count - failed, count);
@@ -177,8 +183,9 @@ static enum hwgq_status verify_weights(const char *weights, const struct argumen
   int entry_count = scandir(arguments->golden, &entries, NULL, alphasort);
   enum hwgq_status status = golden_import(arguments->golden, weights, &model, error);
   if (!status) {
-    status = verifier_create(model->network, &model->preprocess, arguments->cpu, arguments->tolerance, &verifier, error);
+    status = verifier_create(model->network, &model->preprocess, arguments->cpu, float_tolerance(arguments), &verifier, error);
   }
+  if (!status && arguments->tolerance >= 0) verifier_tolerate_recorded_codes(verifier, arguments->tolerance);
   if (!status) status = verify_recording(model, verifier, weights, arguments->golden, arguments, &good, error);
   *passed += good;
   *count += 1;
@@ -220,7 +227,7 @@ static int verify_golden(const struct arguments *arguments) {
 }
 
 int command_verify(int argc, char **argv) {
-  struct arguments arguments = {.cpu = "all", .tolerance = VERIFY_TOLERANCE};
+  struct arguments arguments = {.cpu = "all", .tolerance = -1};
   const struct option_spec options[] = {
       {"golden", OPTION_TEXT, &arguments.golden, "DIR", "check a recording instead of a model and images", 0, 0},
       {"model", OPTION_TEXT, &arguments.weights, "FILE", "with --golden: another file of weights", 0, 0},

@@ -3,7 +3,10 @@
 #include <math.h>
 
 static void normalize(const struct hwgq_preprocess *preprocess, int channels, const uint8_t *pixel, float *value) {
-  for (int c = 0; c < channels; c++) value[c] = ((float)pixel[c] - preprocess->mean[c]) * preprocess->scale[c];
+  for (int c = 0; c < channels; c++) {
+    int level = preprocess->invert ? 255 - pixel[c] : pixel[c];
+    value[c] = ((float)level - preprocess->mean[c]) * preprocess->scale[c];
+  }
 }
 
 /* The image shifted by whole pixels: output (x, y) is input (x + left, y + top). */

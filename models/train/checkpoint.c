@@ -20,7 +20,7 @@ struct checkpoint {
   uint8_t *bytes;
   struct hwgq_safetensors *parsed;
   const char *network, *recipe; /* in parsed */
-  int epoch, step;
+  int epoch, step, batch;       /* batch 0: not stated, by an older version */
   int64_t right, optimizer_step;
   double loss_sum, seconds;
 };
@@ -73,9 +73,9 @@ static char *state_text(const struct trainer *trainer) {
   char loss_sum[40], seconds[40];
   snprintf(loss_sum, sizeof loss_sum, "%a", trainer->loss_sum);
   snprintf(seconds, sizeof seconds, "%a", trainer->seconds);
-  json_t *state = json_pack("{s:i, s:i, s:I, s:I, s:s, s:s}", "epoch", trainer->epoch, "step", trainer->step, "right",
-                            (json_int_t)trainer->right, "optimizer_step", (json_int_t)trainer->optimizer->step, "loss_sum",
-                            loss_sum, "seconds", seconds);
+  json_t *state = json_pack("{s:i, s:i, s:i, s:I, s:I, s:s, s:s}", "epoch", trainer->epoch, "step", trainer->step, "batch",
+                            trainer->options.batch, "right", (json_int_t)trainer->right, "optimizer_step",
+                            (json_int_t)trainer->optimizer->step, "loss_sum", loss_sum, "seconds", seconds);
   char *text = state != NULL ? json_dumps(state, JSON_COMPACT) : NULL;
   json_decref(state);
   return text;
@@ -140,15 +140,18 @@ static enum hwgq_status read_state(struct checkpoint *checkpoint, const char *te
   json_t *state = NULL;
   enum hwgq_status status = hwgq_json_parse_object(text, strlen(text), where, &state, error);
   if (status != HWGQ_OK) return status;
-  int64_t epoch = 0, step = 0;
+  int64_t epoch = 0, step = 0, batch = 0;
   status = read_count(state, "epoch", where, 1000000, &epoch, error);
   if (status == HWGQ_OK) status = read_count(state, "step", where, INT32_MAX, &step, error);
+  if (status == HWGQ_OK && json_object_get(state, "batch") != NULL)
+    status = read_count(state, "batch", where, INT32_MAX, &batch, error);
   if (status == HWGQ_OK) status = read_count(state, "right", where, INT64_MAX, &checkpoint->right, error);
   if (status == HWGQ_OK) status = read_count(state, "optimizer_step", where, INT64_MAX / 2, &checkpoint->optimizer_step, error);
   if (status == HWGQ_OK) status = read_double(state, "loss_sum", where, &checkpoint->loss_sum, error);
   if (status == HWGQ_OK) status = read_double(state, "seconds", where, &checkpoint->seconds, error);
   checkpoint->epoch = (int)epoch;
   checkpoint->step = (int)step;
+  checkpoint->batch = (int)batch;
   json_decref(state);
   return status;
 }
@@ -269,4 +272,14 @@ enum hwgq_status checkpoint_restore(const struct checkpoint *checkpoint, struct 
   trainer->order_epoch = -1;
   net_prepare(trainer->net);
   return HWGQ_OK;
+}
+
+enum hwgq_status checkpoint_check_batch(const struct checkpoint *checkpoint, const struct trainer *trainer,
+                                        struct hwgq_error *error) {
+  if (checkpoint->step == 0 || checkpoint->batch == 0 || checkpoint->batch == trainer->options.batch) return HWGQ_OK;
+  return hwgq_fail(error, HWGQ_ERROR_INVALID,
+                   "checkpoint %s stands within epoch %d, which was begun with batches of %d images, not %d: finish the epoch "
+                   "with %d first",
+                   hwgq_storage_label(checkpoint->path), checkpoint->epoch + 1, checkpoint->batch, trainer->options.batch,
+                   checkpoint->batch);
 }

@@ -1,7 +1,7 @@
 /* A training run on disk, as a safetensors file. Tensors: every parameter ("LAYER.weight", in the trainer's own layout) with
  * the optimizer's state beside it ("LAYER.weight.first", ".second"), and the running statistics ("LAYER.mean", ".variance").
- * Metadata: "format", "network" (JSON description), "state" (JSON: where the run stands) and "recipe" (JSON of the caller's
- * choice, kept as it is). */
+ * Metadata: "format", "network" (JSON description), "state" (JSON: where the run stands, and its batch size) and "recipe" (JSON
+ * of the caller's choice, kept as it is). */
 #ifndef TRAIN_CHECKPOINT_H
 #define TRAIN_CHECKPOINT_H
 
@@ -19,7 +19,11 @@ const char *checkpoint_recipe(const struct checkpoint *checkpoint);
 enum hwgq_status checkpoint_network(const struct checkpoint *checkpoint, struct hwgq_network **network,
                                     struct hwgq_error *error);
 /* Puts a trainer of the same network where the checkpoint was written. Options may differ; with the same ones the run goes on
- * exactly as if it had not been stopped. */
+ * exactly as if it had not been stopped. To train on, see checkpoint_check_batch first. */
 enum hwgq_status checkpoint_restore(const struct checkpoint *checkpoint, struct trainer *trainer, struct hwgq_error *error);
+/* A position within an epoch counts batches, so there the batch size (trainer->options.batch, which few images lower) must be
+ * the checkpoint's: HWGQ_ERROR_INVALID. Between epochs it may change. */
+enum hwgq_status checkpoint_check_batch(const struct checkpoint *checkpoint, const struct trainer *trainer,
+                                        struct hwgq_error *error);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "engine/json.h"
 #include "engine/parameters.h"
+#include "engine/storage.h"
 #include "models/data/index.h"
 #include "models/import/import.h"
 #include "models/verify/verify.h"
@@ -66,7 +67,7 @@ static enum hwgq_status read_values(const struct golden *golden, const struct go
   uint8_t *bytes = NULL;
   size_t length = 0;
   if (!path) return out_of_memory(golden->folder, error);
-  enum hwgq_status status = dataset_read_file(path, blob->count * sizeof(float), &bytes, &length, error);
+  enum hwgq_status status = hwgq_storage_read(path, blob->count * sizeof(float), &bytes, &length, error);
   if (!status && length != blob->count * sizeof(float)) {
     status = hwgq_fail(error, HWGQ_ERROR_FORMAT, "%s: %zu bytes, but the index's shape has %zu float32 values", path, length,
                        blob->count);
@@ -120,7 +121,7 @@ enum hwgq_status golden_open(const char *folder, struct golden **golden, struct 
   json_t *index = NULL;
   enum hwgq_status status = HWGQ_OK;
   if (!opened || !path || !(opened->folder = strdup(folder))) status = out_of_memory(folder, error);
-  if (!status) status = dataset_read_file(path, MAX_INDEX_BYTES, &text, &length, error);
+  if (!status) status = hwgq_storage_read(path, MAX_INDEX_BYTES, &text, &length, error);
   if (!status) status = hwgq_json_parse_object((const char *)text, length, path, &index, error);
   free(text);
   free(path);
@@ -184,10 +185,13 @@ enum hwgq_status golden_import(const char *folder, const char *weights, struct h
   uint8_t *prototxt = NULL, *caffemodel = NULL;
   size_t prototxt_length = 0, caffemodel_length = 0;
   if (!path) return out_of_memory(folder, error);
-  enum hwgq_status status = dataset_read_file(path, IMPORT_MAX_PROTOTXT, &prototxt, &prototxt_length, error);
-  if (!status) status = dataset_read_file(weights, IMPORT_MAX_CAFFEMODEL, &caffemodel, &caffemodel_length, error);
+  enum hwgq_status status = hwgq_storage_read(path, IMPORT_MAX_PROTOTXT, &prototxt, &prototxt_length, error);
+  if (!status) status = hwgq_storage_read(weights, IMPORT_MAX_CAFFEMODEL, &caffemodel, &caffemodel_length, error);
   if (!status) {
-    status = import_caffe((const char *)prototxt, prototxt_length, caffemodel, caffemodel_length, NULL, model, error);
+    struct import_options options = IMPORT_OPTIONS_DEFAULT;
+    options.prototxt_name = path;
+    options.caffemodel_name = weights;
+    status = import_caffe((const char *)prototxt, prototxt_length, caffemodel, caffemodel_length, &options, model, error);
   }
   free(caffemodel);
   free(prototxt);

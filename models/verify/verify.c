@@ -22,7 +22,7 @@ struct verifier {
   const struct hwgq_network *network; /* borrowed */
   struct hwgq_preprocess preprocess;
   bool has_preprocess;
-  double tolerance;
+  double tolerance, recorded_code_tolerance;
   struct hwgq_reference *reference;
   struct executor executors[VERIFY_MAX_SETS];
   int executor_count;
@@ -88,6 +88,7 @@ enum hwgq_status verifier_create(const struct hwgq_network *network, const struc
   if (!created) return out_of_memory(network, error);
   created->network = network;
   created->tolerance = tolerance;
+  created->recorded_code_tolerance = -1; /* not even exactly on a threshold */
   created->has_preprocess = preprocess != NULL;
   if (preprocess) created->preprocess = *preprocess;
   enum hwgq_status status = fill_verifier(created, cpu, error);
@@ -188,7 +189,7 @@ static const double *before_of(const struct verifier *v, const struct hwgq_layer
 }
 
 static void compare_layer(const struct verifier *v, int index, const double *expected, const double *found,
-                          struct verify_layer *result) {
+                          double code_tolerance, struct verify_layer *result) {
   const struct hwgq_layer *layer = &v->network->layers[index];
   const struct hwgq_shape in = hwgq_network_input_shape(v->network, layer, 0);
   const struct verify_operands operands = {.layer = layer,
@@ -196,7 +197,7 @@ static void compare_layer(const struct verifier *v, int index, const double *exp
                                            .found = found,
                                            .before = before_of(v, layer),
                                            .before_count = (size_t)hwgq_shape_elements(in),
-                                           .tolerance = v->tolerance};
+                                           .tolerance = layer->op == HWGQ_QUANTIZE ? code_tolerance : v->tolerance};
   verify_compare(&operands, result);
 }
 
@@ -239,7 +240,7 @@ static enum hwgq_status verify_layer_outputs(struct verifier *v, int index, stru
     bool made;
     enum hwgq_status status = read_output(v, k, index, values, &made, error);
     if (status) return status;
-    if (made) compare_layer(v, index, expected, values, entry);
+    if (made) compare_layer(v, index, expected, values, v->tolerance, entry);
     if (follower) mark_follower(entry);
     if (!made || k == 0 || follower || memcmp(values, v->found, bytes) == 0) continue;
     entry->differs_from = 0;
@@ -307,6 +308,14 @@ enum hwgq_status verifier_run_input(struct verifier *v, const float *input, stru
 
 /* ---- against a recording ------------------------------------------------------------------------------------------------- */
 
+void verifier_tolerate_recorded_codes(struct verifier *v, double tolerance) {
+  v->recorded_code_tolerance = tolerance;
+}
+
+static void compare_recording(const struct verifier *v, int index, const double *found, struct verify_layer *result) {
+  compare_layer(v, index, v->expected, found, v->recorded_code_tolerance, result);
+}
+
 /* The reference can go on from the recorded codes where they differ by a tolerated amount; kernel sets cannot. */
 static enum hwgq_status compare_recorded(struct verifier *v, const struct golden *golden, int index,
                                          struct verify_result *result, struct hwgq_error *error) {
@@ -315,13 +324,13 @@ static enum hwgq_status compare_recorded(struct verifier *v, const struct golden
   struct verify_layer *reference = &result->comparisons[0].layers[index];
   enum hwgq_status status = blob ? golden_read(golden, blob, layer, v->expected, error) : HWGQ_OK;
   if (status) return status;
-  if (blob) compare_layer(v, index, v->expected, hwgq_reference_output(v->reference, index), reference);
+  if (blob) compare_recording(v, index, hwgq_reference_output(v->reference, index), reference);
   for (int k = 0; k < v->executor_count; k++) {
     struct verify_comparison *c = &result->comparisons[k + 1];
     bool made = false;
     if (blob) status = read_output(v, k, index, v->found, &made, error);
     if (status) return status;
-    if (made) compare_layer(v, index, v->expected, v->found, &c->layers[index]);
+    if (made) compare_recording(v, index, v->found, &c->layers[index]);
     if (follows_difference(c, layer)) mark_follower(&c->layers[index]);
     if (c->layers[index].differing && !c->layers[index].failed) c->layers[index].follows = true;
   }

@@ -1,7 +1,8 @@
 /* The engine against the reference executor, and both against recordings of another program.
  *
  * Quantized layers are compared as level codes, exactly. A code may differ only where the value that is quantized lies so near
- * a threshold that float32 cannot tell: within `tolerance` of every threshold between the two codes. Float layers are compared
+ * a threshold that float32 cannot tell: within `tolerance` of every threshold between the two codes; recorded codes may not
+ * differ at all, unless that is asked for. Float layers are compared
  * by their largest error. Both are relative: an error to the largest magnitude of the layer's output, a distance to the largest
  * magnitude among the quantizer's inputs and thresholds. A softmax turns an absolute error of its input into a relative one, so
  * its tolerance is multiplied by its input's largest magnitude where that is above 1.
@@ -95,6 +96,8 @@ struct verifier; /* the reference and one plan per kernel set. Not thread-safe. 
 enum hwgq_status verifier_create(const struct hwgq_network *network, const struct hwgq_preprocess *preprocess, const char *cpu,
                                  double tolerance, struct verifier **verifier, struct hwgq_error *error);
 void verifier_destroy(struct verifier *verifier);
+/* For verifier_run_golden: lets codes differ this near a threshold. Without this call: nowhere. */
+void verifier_tolerate_recorded_codes(struct verifier *verifier, double tolerance);
 /* Kernel sets against the reference, on pixels as hwgq_run takes them or on input values as hwgq_run_tensor takes them. */
 enum hwgq_status verifier_run_pixels(struct verifier *verifier, const uint8_t *pixels, struct verify_result *result,
                                      struct hwgq_error *error);

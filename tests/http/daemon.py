@@ -1,4 +1,5 @@
 """A real hwgqd on a free loopback port, and a client that shows every byte."""
+import atexit
 import http.client
 import json
 import os
@@ -29,6 +30,7 @@ class Daemon:
     """with Daemon(build, folder, "--models", ...) as d: d.get("/stats"). It ends with SIGTERM and must exit with 0."""
 
     count = 0
+    living = set()
 
     def __init__(self, build, folder, *flags, wait=True):
         Daemon.count += 1
@@ -40,6 +42,7 @@ class Daemon:
         self.process = subprocess.Popen(
             [os.path.join(build, "hwgqd"), "--listen", "127.0.0.1:0", "--port-file", self.port_file, *flags],
             stderr=self.log_file)
+        Daemon.living.add(self)
         self.port = None
         self.exit_code = None
         end = time.monotonic() + 30
@@ -52,6 +55,7 @@ class Daemon:
             except FileNotFoundError:
                 pass
             if self.process.poll() is not None or time.monotonic() > end:
+                self.kill()
                 raise RuntimeError("hwgqd did not start:\n" + self.log())
             time.sleep(0.01)
 
@@ -60,6 +64,11 @@ class Daemon:
 
     def __exit__(self, *_):
         self.stop()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        Daemon.living.discard(self)
 
     def signal(self, number):
         self.process.send_signal(number)
@@ -70,8 +79,8 @@ class Daemon:
             try:
                 self.exit_code = self.process.wait(timeout)
             except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+                pass
+            self.kill()
             self.log_file.close()
         return self.exit_code
 
@@ -123,7 +132,15 @@ class Daemon:
             return read_all(connection)
 
 
+@atexit.register
+def kill_the_rest():
+    """A test that broke between start and end leaves no daemon behind."""
+    for daemon in list(Daemon.living):
+        daemon.kill()
+
+
 def read_all(connection):
+    """All bytes until the server closes or is silent for 3 s: a test that can should send Connection: close."""
     received = b""
     try:
         while True:
@@ -131,7 +148,7 @@ def read_all(connection):
             if not piece:
                 return received
             received += piece
-            connection.settimeout(0.5)
+            connection.settimeout(3)
     except OSError:
         return received
 

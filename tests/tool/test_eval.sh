@@ -42,6 +42,30 @@ ok "reference" runs 0 eval --json --reference "$model" "$data"
 ok "reference agrees" json '.[0].reference | .top1_differs == 0 and .over_tolerance == 0 and .largest_difference < .tolerance'
 ok "reference as text" runs 0 eval --reference --limit 2 "$model" "$data"
 ok "reference as text" prints "differs from the engine's on 0 images"
+# Biases of 0 and 1e-9: in float32 both probabilities are 0.5 and the first class wins, in double precision the second does.
+tie() { # OUT.safetensors
+  python3 - "$1" <<'EOF'
+import json, struct, sys
+network = {"name": "tie", "input": [3, 2, 2], "layers": [
+    {"name": "fc", "op": "linear", "inputs": ["input"], "out_channels": 2, "bias": True},
+    {"name": "prob", "op": "softmax", "inputs": ["fc"]}]}
+header = {"__metadata__": {"network": json.dumps(network)},
+          "fc.weight": {"dtype": "F32", "shape": [2, 12], "data_offsets": [0, 96]},
+          "fc.bias": {"dtype": "F32", "shape": [2], "data_offsets": [96, 104]}}
+text = json.dumps(header).encode()
+with open(sys.argv[1], "wb") as file:
+    file.write(struct.pack("<Q", len(text)) + text + struct.pack("<26f", *[0] * 25, 1e-9))
+EOF
+}
+mkdir -p "$folder/tied/0" "$folder/tied/1" && cp tests/images/one.jpg "$folder/tied/0" && cp tests/images/gray.jpg "$folder/tied/1"
+ok "tie" tie "$folder/tie.safetensors"
+ok "tie" runs 0 import safetensors "$folder/tie.safetensors" -o "$folder/tie.hwgq" --quiet
+ok "tie: without the reference" runs 0 eval "$folder/tie.hwgq" "$folder/tied"
+ok "tie: another top-1 is a failure" runs 1 eval --reference "$folder/tie.hwgq" "$folder/tied"
+ok "tie: counted" prints "differs from the engine's on 2 images"
+ok "tie: nothing over the tolerance" prints "0 images over the tolerance of 0.0001"
+ok "tie: another top-1 is a failure" runs 1 eval --reference --json "$folder/tie.hwgq" "$folder/tied"
+ok "tie: counted" json '.[0].reference.top1_differs == 2'
 ok "limit" runs 0 eval --json --verbose --limit 3 "$model" "$data"
 ok "limit" json '.[0] | .images == 3 and .classes[1].images == 1 and .classes[4].images == 1 and .classes[8].images == 1'
 ok "train split" runs 0 eval --json --split train "$model" "$data"

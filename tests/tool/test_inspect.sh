@@ -18,3 +18,7 @@ head -c 1000 "$model" >"$folder/cut.hwgq"
 ok "cut file" runs 1 inspect "$folder/cut.hwgq"
 ok "cut file is named" complains "cut.hwgq"
 ok "two files" runs 2 inspect "$model" "$model"
+ok "caffemodel" runs 0 inspect tests/golden/mini/model.caffemodel
+head -c 1000 tests/golden/mini/model.caffemodel >"$folder/cut.caffemodel"
+ok "cut caffemodel" runs 1 inspect "$folder/cut.caffemodel"
+ok "cut caffemodel is named" complains "cut.caffemodel: caffemodel: "

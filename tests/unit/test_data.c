@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 enum { SIDE = 12 };
@@ -232,6 +233,49 @@ START_TEST(validation_with_annotations) {
 }
 END_TEST
 
+/* As it is distributed: test/images without classes. The list's classes count for the training set too. */
+START_TEST(unlabelled_test_images_are_left_out) {
+  static const struct item items[] = {{"train/n1/images/n1_0.JPEG", "odd"},
+                                      {"train/n3/images/n3_0.JPEG", "gray"},
+                                      {"test/images/test_0.JPEG", "one"},
+                                      {"val/images/val_0.JPEG", "one"},
+                                      {"val/images/val_1.JPEG", "odd"}};
+  static const char list[] = "val_1.JPEG\tn2\t0\t0\t62\t44\nval_0.JPEG\tn3\t1\t2\t3\t4\n";
+  write_items(items, 5);
+  write_bytes("val/val_annotations.txt", list, strlen(list));
+  open_well(directory, DATASET_TRAIN, 0);
+  ck_assert_int_eq(data->count, 2);
+  ck_assert_int_eq(data->class_count, 3);
+  ck_assert_str_eq(data->class_names[1], "n2");
+  expect_image(1, "train/n3/images/n3_0.JPEG", "n3", "gray");
+  open_well(directory, DATASET_TEST, 0);
+  ck_assert_int_eq(data->count, 2);
+  ck_assert_int_eq(data->class_count, 3);
+  expect_image(0, "val/images/val_0.JPEG", "n3", "one");
+  expect_image(1, "val/images/val_1.JPEG", "n2", "odd");
+}
+END_TEST
+
+/* test/ is taken, but val/ has a class that no other split has. */
+START_TEST(classes_of_all_splits_are_numbered) {
+  static const struct item items[] = {{"train/bee/a.jpg", "odd"},
+                                      {"test/bee/b.jpg", "gray"},
+                                      {"test/dog/c.jpg", "one"},
+                                      {"val/ant/d.jpg", "one"},
+                                      {"stray/e.jpg", "one"}};
+  write_items(items, 5);
+  for (int split = 0; split < 2; split++) {
+    open_well(directory, split ? DATASET_TEST : DATASET_TRAIN, 0);
+    ck_assert_int_eq(data->count, 1 + split);
+    ck_assert_int_eq(data->class_count, 3);
+    ck_assert_str_eq(data->class_names[0], "ant");
+    ck_assert_str_eq(data->class_names[1], "bee");
+    ck_assert_str_eq(data->class_names[2], "dog");
+    ck_assert_int_eq(data->labels[0], 1);
+  }
+}
+END_TEST
+
 START_TEST(limit_is_spread_over_the_classes) {
   char name[32];
   static const int sizes[] = {5, 1, 3},
@@ -387,6 +431,8 @@ START_TEST(damaged_idx_files_are_named) {
   support_write_file(images, bytes, length);
   expect_failure(directory, DATASET_TRAIN, HWGQ_ERROR_FORMAT, "4294967295");
   write_idx("train", 9, 3, false);
+  support_write_file(labels, "\0\0\10\1\377\377\377\377\0\1", 10);
+  expect_failure(directory, DATASET_TRAIN, HWGQ_ERROR_FORMAT, "4294967295 labels");
   support_write_file(labels, "\0\0\10\1\0\0\0\2\0\1", 10);
   expect_failure(directory, DATASET_TRAIN, HWGQ_ERROR_FORMAT, "9 images but 2 labels");
   ck_assert_int_eq(remove(labels), 0);
@@ -394,6 +440,28 @@ START_TEST(damaged_idx_files_are_named) {
   free(bytes);
   free(images);
   free(labels);
+}
+END_TEST
+
+static long resident_kilobytes(void) {
+  struct rusage usage;
+  ck_assert_int_eq(getrusage(RUSAGE_SELF, &usage), 0);
+  return usage.ru_maxrss;
+}
+
+/* An eighth of a gigabyte of zeros behind a header: of 9 images, or of nothing known. */
+START_TEST(packed_idx_files_are_unpacked_as_far_as_stated) {
+  char command[512];
+  write_idx("train", 9, 3, false);
+  if (_i == 1) write_bytes("train-images-idx3-ubyte", "\0\0\10\7", 4);
+  snprintf(command, sizeof command,
+           "cd '%s' && head -c 134217728 /dev/zero | cat train-images-idx3-ubyte - | gzip -1 >big && "
+           "rm train-images-idx3-ubyte && mv big train-images-idx3-ubyte.gz",
+           directory);
+  ck_assert_int_eq(system(command), 0);
+  long before = resident_kilobytes();
+  expect_failure(directory, DATASET_TRAIN, HWGQ_ERROR_FORMAT, "train-images-idx3-ubyte.gz");
+  ck_assert_int_lt(resident_kilobytes() - before, 64 << 10);
 }
 END_TEST
 
@@ -475,6 +543,8 @@ int main(void) {
   tcase_add_test(images, archive_within_one_folder);
   tcase_add_test(images, folder_without_splits);
   tcase_add_test(images, validation_with_annotations);
+  tcase_add_test(images, unlabelled_test_images_are_left_out);
+  tcase_add_test(images, classes_of_all_splits_are_numbered);
   tcase_add_test(images, limit_is_spread_over_the_classes);
   tcase_add_test(images, wrong_folders_and_files_are_named);
   tcase_add_test(images, missing_split_is_named);
@@ -482,6 +552,7 @@ int main(void) {
   tcase_add_loop_test(images, damaged_archives_are_refused, 0, 4);
   tcase_add_loop_test(arrays, idx_files, 0, 2);
   tcase_add_test(arrays, damaged_idx_files_are_named);
+  tcase_add_loop_test(arrays, packed_idx_files_are_unpacked_as_far_as_stated, 0, 2);
   tcase_add_loop_test(arrays, cifar_batches, 0, 2);
   tcase_add_test(arrays, damaged_cifar_batches_are_named);
   tcase_add_test(arrays, impossible_shapes_are_refused);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static struct hwgq_error error;
 static const struct image_limits limits = IMAGE_LIMITS_DEFAULT;
@@ -250,6 +251,36 @@ START_TEST(too_many_scans_are_refused) {
 END_TEST
 
 /* A header that states 65500 x 65500 pixels costs nothing, and the information is filled all the same. */
+/* A megabyte of empty segments costs no more than reading it, and the orientation is still found behind them. */
+START_TEST(empty_segments_cost_nothing) {
+  enum { SEGMENTS = 250000 };
+  size_t length, padded = 0;
+  uint8_t *bytes = load("orientation-6", &length), *file = malloc(length + 4 * SEGMENTS);
+  struct image image = {0}, plain = decoded("orientation-6");
+  struct image_info info;
+  struct timespec before, after;
+  memcpy(file, bytes, 2);
+  for (padded = 2; padded < 2 + 4 * SEGMENTS; padded += 4) memcpy(file + padded, "\xff\xe1\x00\x02", 4);
+  memcpy(file + padded, bytes + 2, length - 2);
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+  enum hwgq_status status = image_decode(file, length + 4 * SEGMENTS, &limits, 0, &image, &info, &error);
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+  ck_assert_msg(status == HWGQ_OK, "%s", error.message);
+  ck_assert(mean_difference(&image, &plain) == 0);
+  ck_assert_int_lt(after.tv_sec - before.tv_sec, 4); /* it was most of a minute with libjpeg's list of saved segments */
+  image_release(&image);
+  image_release(&plain);
+  /* cut in a segment's length, in its data, and a length that is less than its own two bytes */
+  ck_assert_int_eq(image_decode(file, 5, &limits, 0, &image, &info, &error), HWGQ_ERROR_FORMAT);
+  memcpy(file + 2, "\xff\xe1\xff\xff", 4);
+  ck_assert_int_eq(image_decode(file, 40000, &limits, 0, &image, &info, &error), HWGQ_ERROR_FORMAT);
+  memcpy(file + 2, "\xff\xe1\x00\x01", 4);
+  ck_assert_int_eq(image_decode(file, 40000, &limits, 0, &image, &info, &error), HWGQ_ERROR_FORMAT);
+  free(file);
+  free(bytes);
+}
+END_TEST
+
 START_TEST(too_many_pixels_are_refused) {
   size_t length, at = 2;
   struct image image = {0};
@@ -406,6 +437,7 @@ int main(void) {
   tcase_add_test(decoding, damage_is_refused);
   tcase_add_test(decoding, harmless_warnings_are_tolerated);
   tcase_add_test(decoding, too_many_scans_are_refused);
+  tcase_add_test(decoding, empty_segments_cost_nothing);
   tcase_add_test(decoding, too_many_pixels_are_refused);
   tcase_add_loop_test(resizing, resizing_equals_the_naive_one, 0, 120);
   tcase_add_test(resizing, exact_size_passes_unchanged);

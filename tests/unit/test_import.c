@@ -8,6 +8,7 @@
 
 #include "models/import/import.h"
 #include "models/import/protobuf.h"
+#include "models/networks/networks.h"
 #include "tests/support/support.h"
 
 /* ---- a small caffemodel writer --------------------------------------------------------------------------------------------
@@ -327,6 +328,13 @@ START_TEST(data_layer_options) {
   ck_assert_int_eq(model->network->layers[2].op, HWGQ_SOFTMAX);
   ck_assert(strstr(notes.text, "softmax is added") != NULL);
   hwgq_model_destroy(model);
+  /* The prototxt's own size stays. */
+  model = import_good(DATA("crop_size: 4 mean_value: 7"), &weights);
+  ck_assert(model->network->input.height == 4 && model->preprocess.mean[0] == 7);
+  ck_assert(strstr(notes.text, "--crop 5 is not used") != NULL);
+  hwgq_model_destroy(model);
+  refused(DATA("mean_value: 1 mean_value: 2"), &weights, HWGQ_ERROR_INVALID, "2 mean_value for 1 channels");
+  refused(DATA("mean_value: 1 mean_value: 2 mean_value: 3"), &weights, HWGQ_ERROR_INVALID, "3 mean_value for 1 channels");
   refused(DATA("mean_file: 'm.binaryproto'"), &weights, HWGQ_ERROR_UNSUPPORTED, "--mean");
   options.has_mean = options.has_scale = true;
   options.mean[0] = 33;
@@ -347,6 +355,51 @@ START_TEST(labels) {
   hwgq_model_destroy(model);
   options.label_count = 1;
   refused(HEAD FC, fc_weights(), HWGQ_ERROR_INVALID, "1 labels, but the network has 2 classes");
+}
+END_TEST
+
+/* 1000 classes and no labels: ImageNet's names. */
+START_TEST(imagenet_labels) {
+  static const float values[4000] = {1};
+  static struct bytes weights;
+  weights.length = 0;
+  put_layer(&weights, false, "fc", (const struct blob[]){{values, {1000, 4}, 2}}, 1, PACKED);
+  static const char net[] = HEAD "layer { name: 'fc' type: 'InnerProduct' bottom: 'x' top: 'fc' "
+                                 "inner_product_param { num_output: 1000 bias_term: false } }";
+  struct hwgq_model *model = import_good(net, &weights);
+  for (int i = 0; i < 1000; i++) ck_assert_str_eq(model->labels[i], networks_imagenet_labels[i]);
+  ck_assert(strstr(notes.text, "ImageNet") != NULL);
+  hwgq_model_destroy(model);
+}
+END_TEST
+
+/* Every error begins with the name of the file that it is about, when names are given. */
+START_TEST(files_are_named) {
+  static struct bytes other;
+  other.length = 0;
+  put_layer(&other, false, "other", (const struct blob[]){{fc_values, {2, 4}, 2}}, 1, PACKED);
+  options.prototxt_name = "net.prototxt";
+  options.caffemodel_name = "net.caffemodel";
+  refused("\nlayer {", fc_weights(), HWGQ_ERROR_FORMAT, "net.prototxt: prototxt line 2: ");
+  refused(HEAD "weird: 3 " FC, fc_weights(), HWGQ_ERROR_UNSUPPORTED, "net.prototxt: prototxt line 1: ");
+  refused(HEAD FC, &other, HWGQ_ERROR_INVALID, "net.caffemodel: layer 'fc' needs weights");
+  other.length = 3;
+  refused(HEAD FC, &other, HWGQ_ERROR_FORMAT, "net.caffemodel: caffemodel: ");
+}
+END_TEST
+
+/* A long list of layers that are left out is cut, and says so. */
+START_TEST(unused_weights_are_counted) {
+  static struct bytes weights;
+  weights = *fc_weights();
+  char name[16];
+  for (int i = 0; i < 25; i++) {
+    snprintf(name, sizeof name, "u%d", i);
+    put_layer(&weights, false, name, (const struct blob[]){{fc_values, {2, 4}, 2}}, 1, PACKED);
+  }
+  hwgq_model_destroy(import_good(HEAD FC, &weights));
+  ck_assert(strstr(notes.text, "'u19'") && !strstr(notes.text, "'u20'"));
+  ck_assert(strstr(notes.text, "and 5 more layers") != NULL);
 }
 END_TEST
 
@@ -503,6 +556,9 @@ int main(void) {
   tcase_add_test(cases, train_val_file);
   tcase_add_test(cases, data_layer_options);
   tcase_add_test(cases, labels);
+  tcase_add_test(cases, imagenet_labels);
+  tcase_add_test(cases, files_are_named);
+  tcase_add_test(cases, unused_weights_are_counted);
   tcase_add_test(cases, old_forms);
   tcase_add_test(cases, quantizers);
   tcase_add_test(cases, refusals);

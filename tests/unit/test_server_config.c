@@ -178,9 +178,10 @@ END_TEST
 START_TEST(help_names_every_key) {
   struct text text = {0};
   config_help(&text);
-  for (const char *const *key = config_keys(); *key; key++) {
+  const char *key;
+  for (int index = 0; (key = config_key_name(index)); index++) {
     char flag[64] = "--";
-    for (size_t i = 0; (*key)[i]; i++) flag[i + 2] = (*key)[i] == '_' ? '-' : (*key)[i];
+    for (size_t i = 0; key[i]; i++) flag[i + 2] = key[i] == '_' ? '-' : key[i];
     ck_assert_msg(strstr(text.data, flag) != NULL, "%s", flag);
   }
   text_release(&text);
@@ -191,19 +192,20 @@ END_TEST
 START_TEST(the_schema_agrees_with_the_program) {
   json_t *schema = json_load_file("config/hwgqd.schema.json", 0, NULL), *properties = json_object_get(schema, "properties");
   struct config config;
-  size_t known = 0;
+  const char *key;
+  int known = 0;
   ck_assert_msg(properties != NULL, "config/hwgqd.schema.json (the test runs from the repository's root)");
-  for (const char *const *key = config_keys(); *key; key++, known++) {
-    json_t *property = json_object_get(properties, *key), *standard = json_object_get(property, "default");
+  for (; (key = config_key_name(known)); known++) {
+    json_t *property = json_object_get(properties, key), *standard = json_object_get(property, "default");
     struct text text = {0};
-    ck_assert_msg(property != NULL, "the schema does not know %s", *key);
+    ck_assert_msg(property != NULL, "the schema does not know %s", key);
     if (!json_is_integer(standard)) continue;
     /* the default and both limits are accepted, one beyond each is not */
     json_int_t minimum = json_integer_value(json_object_get(property, "minimum"));
     json_int_t maximum = json_integer_value(json_object_get(property, "maximum"));
     const json_int_t values[] = {json_integer_value(standard), minimum, maximum, minimum - 1, maximum + 1};
     for (int i = 0; i < 5; i++) {
-      text_printf(&text, "{\"%s\":%lld}", *key, (long long)values[i]);
+      text_printf(&text, "{\"%s\":%lld}", key, (long long)values[i]);
       ck_assert_msg((parse(text.data, &config) == HWGQ_OK) == (i < 3), "%s", text.data);
       config_release(&config);
       text_release(&text);
@@ -211,7 +213,7 @@ START_TEST(the_schema_agrees_with_the_program) {
     /* and the default is what an empty file gives */
     struct config empty;
     struct text same = {0};
-    text_printf(&text, "{\"%s\":%lld}", *key, (long long)values[0]);
+    text_printf(&text, "{\"%s\":%lld}", key, (long long)values[0]);
     ck_assert_int_eq(parse(text.data, &config), HWGQ_OK);
     ck_assert_int_eq(parse("{}", &empty), HWGQ_OK);
     config_differences(&config, &empty, &same);
@@ -220,7 +222,7 @@ START_TEST(the_schema_agrees_with_the_program) {
     config_release(&empty);
     text_release(&text);
   }
-  ck_assert_uint_eq(json_object_size(properties), known + 1); /* and $schema */
+  ck_assert_uint_eq(json_object_size(properties), (size_t)known + 1); /* and $schema */
   json_decref(schema);
 }
 END_TEST

@@ -136,6 +136,14 @@ START_TEST(the_window_forgets) {
   stats_read(stats, 5, now, &counts, stages);
   ck_assert_uint_ge(counts.ok, 5);
   ck_assert_uint_le(counts.ok, 10);
+  /* and says what it covers: whole slots and the one being filled, of a request a second each */
+  for (int window = 1; window <= 60; window++) {
+    double covered = stats_window(window, now);
+    stats_read(stats, window, now, &counts, stages);
+    ck_assert_double_ge(covered, window);
+    ck_assert_double_lt(covered, window + 2 * STATS_SLOT_SECONDS);
+    ck_assert_uint_eq(counts.ok, (uint64_t)covered + 1); /* both ends count */
+  }
   /* a minute of silence empties it, without anyone turning the slots */
   stats_read(stats, 60, now + 66 * CLOCK_SECOND, &counts, stages);
   ck_assert_uint_eq(counts.ok, 0);

@@ -222,6 +222,25 @@ START_TEST(test_images_are_left_alone) {
 }
 END_TEST
 
+/* As the engine does it. */
+START_TEST(inverted_images_are_what_the_engine_gets) {
+  uint8_t pixels[SIDE * SIDE * 3];
+  float values[SIDE * SIDE * 3], expected[SIDE * SIDE * 3];
+  struct hwgq_preprocess inverted = preprocess;
+  struct augmentation augmentation = {.zoom = _i == 0 ? 0.0f : 1e-7f}; /* shifted by 0, resampled by almost nothing */
+  struct rng rng = rng_make(1, 1, 1);
+  inverted.invert = true;
+  fill_pixels(pixels);
+  hwgq_preprocess_to_float(&inverted, shape, pixels, expected);
+  augment_image(&augmentation, &inverted, shape, pixels, &rng, values);
+  for (int y = 1; y < SIDE - 1; y++)
+    for (int x = 1; x < SIDE - 1; x++)
+      for (int c = 0; c < 3; c++) {
+        ck_assert_float_eq_tol(values[(y * SIDE + x) * 3 + c], expected[(c * SIDE + y) * SIDE + x], 1e-3f); /* CHW */
+      }
+}
+END_TEST
+
 START_TEST(shifts_and_mirrors_all_occur) {
   uint8_t pixels[SIDE * SIDE * 3];
   float values[SIDE * SIDE * 3];
@@ -462,6 +481,7 @@ int main(void) {
   tcase_add_test(tests, loops_agree_on_every_instruction_set);
   tcase_add_test(tests, loops_do_what_they_say);
   tcase_add_test(tests, test_images_are_left_alone);
+  tcase_add_loop_test(tests, inverted_images_are_what_the_engine_gets, 0, 2);
   tcase_add_test(tests, shifts_and_mirrors_all_occur);
   tcase_add_test(tests, zoom_keeps_the_range_and_changes_the_size);
   tcase_add_test(tests, adam_steps_as_published);

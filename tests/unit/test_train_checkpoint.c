@@ -256,6 +256,29 @@ START_TEST(other_networks_and_optimizers_are_refused) {
 }
 END_TEST
 
+/* A position within an epoch is a number of batches. */
+START_TEST(the_batch_size_changes_between_epochs_only) {
+  struct run run, other;
+  struct trainer_options options = default_options(OPTIMIZER_ADAM);
+  open_run(&run, options, 1);
+  options.batch = 8;
+  open_run(&other, options, 1);
+  int steps = trainer_steps_per_epoch(run.trainer);
+  for (int made = steps - 1; made <= steps; made++) {
+    struct checkpoint *checkpoint = NULL;
+    go(run.trainer, made == steps ? 1 : made);
+    ck_assert_int_eq(checkpoint_write(run.trainer, "{}", path, &error), HWGQ_OK);
+    ck_assert_int_eq(checkpoint_read(path, &checkpoint, &error), HWGQ_OK);
+    ck_assert_int_eq(checkpoint_check_batch(checkpoint, run.trainer, &error), HWGQ_OK);
+    ck_assert_int_eq(checkpoint_check_batch(checkpoint, other.trainer, &error), made == steps ? HWGQ_OK : HWGQ_ERROR_INVALID);
+    checkpoint_destroy(checkpoint);
+  }
+  ck_assert_msg(strstr(error.message, "within epoch 1") && strstr(error.message, "10 images, not 8"), "%s", error.message);
+  close_run(&run);
+  close_run(&other);
+}
+END_TEST
+
 /* Every truncation and a changed byte anywhere in the header: a message or a success, never a crash, and a trainer that is not
  * restored is not changed. */
 START_TEST(damaged_checkpoints_are_refused) {
@@ -467,6 +490,7 @@ int main(void) {
   }
   tcase_add_test(tests, a_checkpoint_knows_its_recipe_and_network);
   tcase_add_test(tests, other_networks_and_optimizers_are_refused);
+  tcase_add_test(tests, the_batch_size_changes_between_epochs_only);
   tcase_add_test(tests, damaged_checkpoints_are_refused);
   tcase_add_test(tests, other_safetensors_are_not_checkpoints);
   tcase_add_test(tests, a_checkpoint_that_cannot_be_written_is_told);

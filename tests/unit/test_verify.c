@@ -289,6 +289,48 @@ START_TEST(changed_blobs_are_found) {
 }
 END_TEST
 
+/* A recorded code on the other side of a threshold that is 1e-7 away, or on which the value lies exactly, fails, unless a
+ * tolerance is asked for. */
+START_TEST(recorded_codes_are_exact) {
+  static const char index[] = "{\"blobs\": [{\"file\": \"in\", \"layer\": \"data\", \"kind\": \"input\", \"shape\": [4]},"
+                              "{\"file\": \"codes\", \"layer\": \"levels\", \"kind\": \"codes\", \"shape\": [4]}]}";
+  char *directory = support_make_directory();
+  char *paths[3] = {support_path(directory, "index.json"), support_path(directory, "in"), support_path(directory, "codes")};
+  struct hwgq_network *network = NULL;
+  must(hwgq_network_create("near", (struct hwgq_shape){4, 1, 1}, &network, &failure));
+  struct hwgq_layer *quantizer = support_add(network, "levels", HWGQ_QUANTIZE, "input");
+  const struct hwgq_layer paper = paper_quantizer();
+  quantizer->level_count = paper.level_count;
+  memcpy(quantizer->centers, paper.centers, sizeof paper.centers);
+  memcpy(quantizer->thresholds, paper.thresholds, sizeof paper.thresholds);
+  must(hwgq_network_infer(network, &failure));
+  support_write_file(paths[0], index, strlen(index));
+  for (int on = 0; on < 2; on++) {
+    const float input[] = {on ? 0 : 1e-7f, 2, -1, 2}, codes[] = {on ? 1 : 0, 3, 0, 3};
+    support_write_file(paths[1], input, sizeof input);
+    support_write_file(paths[2], codes, sizeof codes);
+    struct verifier *verifier = make_verifier(network, NULL);
+    struct golden *golden = NULL;
+    struct verify_result result;
+    must(golden_open(directory, &golden, &failure));
+    must(verifier_run_golden(verifier, golden, NULL, &result, &failure));
+    for (int k = 0; k < result.count; k++) ck_assert_str_eq(failed_layer(network, &result, k), "levels");
+    ck_assert(!result.passed);
+    verify_result_release(&result);
+    verifier_tolerate_recorded_codes(verifier, VERIFY_TOLERANCE);
+    must(verifier_run_golden(verifier, golden, NULL, &result, &failure));
+    assert_passed(network, &result);
+    ck_assert_int_eq((int)result.comparisons[0].tolerated, 1);
+    verify_result_release(&result);
+    golden_close(golden);
+    verifier_destroy(verifier);
+  }
+  for (int i = 0; i < 3; i++) free(paths[i]);
+  hwgq_network_destroy(network);
+  support_remove_directory(directory);
+}
+END_TEST
+
 START_TEST(top_classes_are_compared) {
   struct hwgq_model *model = import_mini();
   struct verifier *verifier = make_verifier(model->network, &model->preprocess);
@@ -370,6 +412,7 @@ int main(void) {
   tcase_add_test(cases, corrupted_parameters_are_found);
   tcase_add_test(cases, tolerated_difference);
   tcase_add_test(cases, changed_blobs_are_found);
+  tcase_add_test(cases, recorded_codes_are_exact);
   tcase_add_test(cases, top_classes_are_compared);
   tcase_add_test(cases, damaged_indexes_are_refused);
   tcase_add_test(cases, damaged_blobs_are_refused);

@@ -103,6 +103,7 @@ class Bench:
         os.makedirs(self.models, exist_ok=True)
         self.modules = install_node_modules()
         self.environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+        self.environment.pop("OPENBLAS_CORETYPE", None)  # engine_blas chooses, and may be told by PEERS_BLAS_CORE
         if options.avx2:
             self.environment.update(ONEDNN_MAX_CPU_ISA="AVX2", DNNL_MAX_CPU_ISA="AVX2", HWGQ_CPU="avx2", PEERS_BLAS_CORE="Haswell")
 

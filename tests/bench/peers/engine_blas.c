@@ -3,6 +3,7 @@
 #include "tests/bench/peers/child.h"
 #include "tests/bench/peers/lower.h"
 
+#include <dlfcn.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -175,6 +176,17 @@ static void prepare(struct state *s) {
   s->columns = allocate(columns, sizeof(float));
 }
 
+/* "OpenBLAS 0.3.21 ..." cut after the version, where the library says so. */
+static void describe(const struct blas *blas, char *text, size_t size) {
+  char *(*get_config)(void) = NULL;
+  void *symbol = dlsym(blas->library, "openblas_get_config");
+  memcpy(&get_config, &symbol, sizeof symbol);
+  const char *config = get_config ? get_config() : "OpenBLAS";
+  const char *end = strchr(config, ' ');
+  if (end && strchr(end + 1, ' ')) end = strchr(end + 1, ' ');
+  snprintf(text, size, "%.*s, core type %s", end ? (int)(end - config) : (int)strlen(config), config, blas->core);
+}
+
 int main(int argc, char **argv) {
   struct hwgq_error error;
   struct hwgq_model *model;
@@ -187,6 +199,6 @@ int main(int argc, char **argv) {
   hwgq_model_destroy(model);
   prepare(&state);
   struct child_engine engine = {.classes = state.graph.classes, .select = select_image, .run = run, .state = &state};
-  snprintf(engine.description, sizeof engine.description, "OpenBLAS, core type %s", state.blas.core);
+  describe(&state.blas, engine.description, sizeof engine.description);
   return child_serve(&engine);
 }

@@ -116,7 +116,7 @@ struct folded {
   int zero_point;
 };
 
-/* AVX2 without VNNI adds pairs of products in 16 bits: with 8-bit pixels, 6-bit weights are all it can take. */
+/* AVX2 without VNNI adds pairs of products in 16 bits: with 8-bit pixels, weights up to 63 are all it can take. */
 static struct folded fold(const struct onednn_net *net, const struct peer_node *n, bool integers, bool first) {
   const size_t outs = (size_t)n->out.channels, count = outs * n->fan_in;
   struct folded f = {allocate(count * sizeof(float)), allocate(outs * sizeof(float)), allocate(outs * sizeof(float)), 0};

@@ -6,8 +6,11 @@ ifeq ($(ARCH),x86_64)
 $(PEERS)/%.o: ISA_FLAGS := -mavx2 -mfma
 endif
 
-peers: $(PEERS)/make_model $(PEERS)/write_onnx $(PEERS)/engine_hwgq $(PEERS)/engine_blas $(PEERS)/engine_onednn
-.PHONY: peers
+peers: peers-deps $(PEERS)/make_model $(PEERS)/write_onnx $(PEERS)/engine_hwgq $(PEERS)/engine_blas $(PEERS)/engine_onednn
+.PHONY: peers peers-deps
+peers-deps:
+	@echo '#include <dnnl.h>' | $(CC) -E - >/dev/null 2>&1 || \
+	  { echo 'bench-peers needs oneDNN 2.x: apt-get install libdnnl-dev (and nodejs, npm for ONNX Runtime)'; exit 1; }
 $(PEERS)/make_model: $(PEERS)/make_model.o $(LIBMODELS) $(LIBHWGQ)
 $(PEERS)/write_onnx: $(PEERS)/write_onnx.o $(PEERS)/onnx_proto.o $(PEERS)/lower.o $(LIBMODELS) $(LIBHWGQ)
 $(PEERS)/engine_hwgq $(PEERS)/engine_blas: $(PEERS)/engine_%: $(PEERS)/engine_%.o $(PEERS_COMMON)
