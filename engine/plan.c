@@ -83,6 +83,16 @@ static enum hwgq_status choose_kernels(const struct hwgq_plan_options *options, 
                    hwgq_kernels_find(name) ? "needs instructions that this CPU does not have" : "is not known", possible);
 }
 
+/* A form that no kernel set has is an error; one that this set or CPU lacks is not used. */
+static enum hwgq_status check_form(const char *name, struct hwgq_error *error) {
+  for (int i = 0; hwgq_kernels_get(i); i++) {
+    for (const struct hwgq_bconv_form *form = hwgq_kernels_get(i)->forms; form->name; form++) {
+      if (!name || strcmp(name, form->name) == 0) return HWGQ_OK;
+    }
+  }
+  return hwgq_fail(error, HWGQ_ERROR_INVALID, "form '%.40s' is not known: choose lookup6, lookup4 or popcount", name);
+}
+
 /* Pixels become network input values by table. Networks of more than three channels take pixels as they are. */
 static enum hwgq_status make_pixel_values(struct plan_builder *builder, const struct hwgq_preprocess *preprocess) {
   struct hwgq_plan *plan = builder->plan;
@@ -134,6 +144,7 @@ enum hwgq_status hwgq_plan_create(const struct hwgq_network *network, const stru
   if (status) return status;
   const struct hwgq_kernels *kernels = NULL;
   status = choose_kernels(options, &kernels, error);
+  if (!status) status = check_form(options ? options->form : NULL, error);
   if (status) return status;
   struct plan_builder *builder = calloc(1, sizeof *builder);
   struct hwgq_plan *created = calloc(1, sizeof *created);

@@ -77,6 +77,8 @@ struct plan_epilogue {
   int steps;
   uint32_t relu;
   const double *factors; /* [block][steps][2][HWGQ_LANES] */
+  bool residual;         /* the stage's second input is added */
+  double scale, residual_scale;
 };
 
 /* Consecutive output positions along one axis with the same valid kernel taps. */
@@ -242,10 +244,10 @@ void run_packed_concat(const struct hwgq_plan *plan, const struct plan_stage *st
 void run_packed_flatten(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
 
 /* Applies an epilogue to `pixels` pixels of one block, of which the first is pixel `first` of the output tensor. `bits`: memory
- * for unaligned blocks, planes * pixels words. */
+ * for unaligned blocks, planes * pixels words. `residual`: data of the second input, or NULL. */
 void run_epilogue(const struct hwgq_plan *plan, const struct plan_epilogue *epilogue, int block, const void *accumulators,
                   size_t accumulator_step, size_t pixels, const struct plan_tensor *output, void *data, size_t first,
-                  uint32_t *bits);
+                  uint32_t *bits, const float *residual);
 /* Values of a tensor as CHW floats. */
 void run_unpack_chw(const struct plan_tensor *tensor, const void *data, float *values);
 

@@ -250,6 +250,26 @@ static bool can_pool(const struct plan_builder *builder, int index) {
   return (int64_t)builder->network->layers[next].kernel_height * layer->output.width <= MAX_POOL_PIXELS;
 }
 
+/* A convolution that ends in floats can add what its only user, an add layer, adds to it, when that exists already. Returns the
+ * add layer or -1; *other: the input of the add layer that is not the convolution. */
+static int find_residual(const struct plan_builder *builder, const struct hwgq_layer *layer, int last, int *other) {
+  const int next = only_consumer(builder, last);
+  if (layer->op != HWGQ_CONV2D || next < 0) return -1;
+  const struct hwgq_layer *add = &builder->network->layers[next];
+  if (add->op != HWGQ_ADD || add->input_count != 2) return -1;
+  *other = add->inputs[0] == last ? 1 : 0;
+  const int tensor = tensor_of(builder, add->inputs[*other]);
+  return tensor >= 0 && tensor_at(builder, tensor)->format == PLAN_FLOAT ? next : -1;
+}
+
+static void set_residual(const struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *add,
+                         int other) {
+  stage->inputs[stage->input_count++] = tensor_of(builder, add->inputs[other]);
+  stage->epilogue.residual = true;
+  stage->epilogue.scale = (double)add->coefficients[1 - other];
+  stage->epilogue.residual_scale = (double)add->coefficients[other];
+}
+
 static enum hwgq_status build_weighted(struct plan_builder *builder, int index) {
   const struct hwgq_network *network = builder->network;
   const struct hwgq_layer *layer = &network->layers[index], *pool = NULL, *quantize;
@@ -264,6 +284,12 @@ static enum hwgq_status build_weighted(struct plan_builder *builder, int index) 
     builder->folded[last] = true;
   }
   extend_chain(builder, &chain, &last, &quantize);
+  int other = 0;
+  const int add = quantize ? -1 : find_residual(builder, layer, last, &other);
+  if (add >= 0) {
+    builder->folded[add] = true;
+    last = add;
+  }
   status = add_chain_output(builder, quantize, last, &output);
   if (status) return status;
   struct plan_stage *stage;
@@ -273,6 +299,7 @@ static enum hwgq_status build_weighted(struct plan_builder *builder, int index) 
   stage->input_count = 1;
   stage->inputs[0] = input;
   stage->output = output;
+  if (add >= 0) set_residual(builder, stage, &network->layers[add], other);
   status = fill_weighted(builder, stage, layer, &chain, pool, quantize);
   if (status) return status;
   const int stage_index = builder->plan->stage_count - 1;

@@ -63,6 +63,13 @@ static double squared_error(const struct hwgq_quantizer *quantizer) {
   return error + moments(0, thresholds[0]).second;
 }
 
+/* A uniform step of 20 significant bits: its multiples up to 15 are exact in float32, so levels are exact multiples of it. */
+static float exact_step(double step) {
+  int exponent;
+  const double fraction = frexp(step, &exponent);
+  return (float)ldexp(nearbyint(ldexp(fraction, 20)), exponent - 20);
+}
+
 enum hwgq_status hwgq_quantizer_design(int level_count, bool uniform, bool half_step_zero, struct hwgq_quantizer *quantizer,
                                        struct hwgq_error *error) {
   enum { MOST_ROUNDS = 100000 }; /* 15 free levels need the most: a few thousand */
@@ -80,9 +87,9 @@ enum hwgq_status hwgq_quantizer_design(int level_count, bool uniform, bool half_
     for (int k = 0; k < level_count; k++) change = fmax(change, fabs(centers[k] - before[k]));
   }
 
-  /* Rounded to float32 first, thresholds from the rounded centers: the network holds exactly these. */
+  /* Rounded first, thresholds from the rounded centers: the network holds exactly these. */
   struct hwgq_quantizer result = {.level_count = level_count};
-  float step = (float)centers[0];
+  const float step = exact_step(centers[0]);
   for (int k = 0; k < level_count; k++) result.centers[k] = uniform ? (float)(k + 1) * step : (float)centers[k];
   result.thresholds[0] = half_step_zero ? result.centers[0] / 2 : 0;
   for (int k = 1; k < level_count; k++) result.thresholds[k] = (result.centers[k - 1] + result.centers[k]) / 2;

@@ -18,6 +18,7 @@ struct conv_run {
   int32_t *plane;              /* thermometer input: accumulators of one plane */
   int32_t *corrections;        /* [pass][group][output pixel] */
   uint32_t *bits;
+  const float *residual; /* data of the second input, or NULL */
   const uint32_t *codes; /* forms with codes: [input pixel][hwgq_code_elements] */
   size_t block_bytes;    /* of a block's accumulators */
   bool real;             /* thermometer input: one pass per plane, added up in double */
@@ -232,7 +233,7 @@ static void compute_rows(const struct conv_run *run, int block, int begin, int e
 static void finish(const struct conv_run *run, int block, const void *accumulators, int lines, int first_line) {
   const size_t width = (size_t)run->conv->final.width;
   run_epilogue(run->plan, &run->stage->epilogue, block, accumulators, HWGQ_LANES, (size_t)lines * width, run->output,
-               run->output_data, (size_t)first_line * width, run->bits);
+               run->output_data, (size_t)first_line * width, run->bits, run->residual);
 }
 
 static void *accumulators_of(const struct conv_run *run, int part) {
@@ -340,6 +341,7 @@ void run_conv(const struct hwgq_plan *plan, const struct plan_stage *stage, cons
       .plane = temporary(plan, stage, frame, TEMP_PLANE),
       .corrections = temporary(plan, stage, frame, TEMP_CORRECTIONS),
       .bits = temporary(plan, stage, frame, TEMP_BITS),
+      .residual = stage->epilogue.residual ? plan_data(plan, frame, stage->inputs[1]) : NULL,
       .real = stage->epilogue.type == PLAN_F64,
       .element = stage->epilogue.type == PLAN_F64 ? sizeof(double) : sizeof(float),
   };
@@ -369,6 +371,6 @@ void run_linear(const struct hwgq_plan *plan, const struct plan_stage *stage, co
   plan->kernels->linear(&job);
   for (int block = 0; block < stage->epilogue.block_count; block++) {
     run_epilogue(plan, &stage->epilogue, block, accumulators + stage->epilogue.blocks[block].channel, HWGQ_LANES, 1, output,
-                 plan_data(plan, frame, stage->output), 0, NULL);
+                 plan_data(plan, frame, stage->output), 0, NULL, NULL);
   }
 }

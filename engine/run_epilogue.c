@@ -74,7 +74,7 @@ static void affine_block(const struct hwgq_plan *plan, const struct plan_epilogu
 
 void run_epilogue(const struct hwgq_plan *plan, const struct plan_epilogue *epilogue, int block, const void *accumulators,
                   size_t accumulator_step, size_t pixels, const struct plan_tensor *output, void *data, size_t first,
-                  uint32_t *bits) {
+                  uint32_t *bits, const float *residual) {
   if (epilogue->pack) {
     struct hwgq_pack_job job = {.accumulators = accumulators, .accumulator_step = accumulator_step, .pixels = pixels};
     pack_block(plan, epilogue, block, &job, output, (uint32_t *)data + first * plan_pixel_words(output), bits);
@@ -85,7 +85,11 @@ void run_epilogue(const struct hwgq_plan *plan, const struct plan_epilogue *epil
                                 .accumulator_step = accumulator_step,
                                 .pixels = pixels,
                                 .output = (float *)data + first * channels + epilogue->blocks[block].channel,
-                                .output_step = channels};
+                                .output_step = channels,
+                                .residual = residual ? residual + first * channels + epilogue->blocks[block].channel : NULL,
+                                .residual_step = channels,
+                                .scale = epilogue->scale,
+                                .residual_scale = epilogue->residual_scale};
   affine_block(plan, epilogue, block, &job);
 }
 
@@ -94,6 +98,7 @@ void run_chain(const struct hwgq_plan *plan, const struct plan_stage *stage, con
   const float *data = plan_data(plan, frame, stage->inputs[0]);
   for (int block = 0; block < stage->epilogue.block_count; block++) {
     run_epilogue(plan, &stage->epilogue, block, data + stage->epilogue.blocks[block].channel, (size_t)input->shape.channels,
-                 plan_pixels(input->shape), &plan->tensors[stage->output], plan_data(plan, frame, stage->output), 0, NULL);
+                 plan_pixels(input->shape), &plan->tensors[stage->output], plan_data(plan, frame, stage->output), 0, NULL,
+                 NULL);
   }
 }

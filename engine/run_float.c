@@ -72,15 +72,14 @@ void run_avg_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, 
 
 void run_add(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
   const struct hwgq_shape shape = plan->tensors[stage->output].shape;
-  const size_t count = plan_pixels(shape) * (size_t)shape.channels;
-  float *output = plan_data(plan, frame, stage->output);
   const float *inputs[HWGQ_MAX_INPUTS];
   for (int k = 0; k < stage->input_count; k++) inputs[k] = plan_data(plan, frame, stage->inputs[k]);
-  for (size_t i = 0; i < count; i++) {
-    double sum = 0;
-    for (int k = 0; k < stage->input_count; k++) sum += (double)stage->coefficients[k] * (double)inputs[k][i];
-    output[i] = (float)sum;
-  }
+  const struct hwgq_add_job job = {.inputs = inputs,
+                                   .coefficients = stage->coefficients,
+                                   .input_count = stage->input_count,
+                                   .count = plan_pixels(shape) * (size_t)shape.channels,
+                                   .output = plan_data(plan, frame, stage->output)};
+  plan->kernels->add(&job);
 }
 
 void run_concat(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {

@@ -14,31 +14,44 @@ static inline __m128 affine(const struct hwgq_affine_job *job, __m256d x, int la
   return _mm256_cvtpd_ps(x);
 }
 
+/* Adds the residual of pixel i. */
+static inline __m128 add_residual(const struct hwgq_affine_job *job, __m128 y, size_t i, int lane, __m128i mask) {
+  const __m128 r = _mm_maskload_ps(job->residual + i * job->residual_step + lane, mask);
+  const __m256d scaled = _mm256_mul_pd(_mm256_set1_pd(job->scale), _mm256_cvtps_pd(y));
+  return _mm256_cvtpd_ps(_mm256_add_pd(scaled, _mm256_mul_pd(_mm256_set1_pd(job->residual_scale), _mm256_cvtps_pd(r))));
+}
+
 /* All ones in lanes that are valid. */
 static inline __m128i lane_mask(const struct hwgq_affine_job *job, int lane) {
   return _mm_cmpgt_epi32(_mm_set1_epi32(job->lanes - lane), _mm_setr_epi32(0, 1, 2, 3));
 }
 
-void hwgq_affine_i32_avx2(const struct hwgq_affine_job *job) {
+void hwgq_affine_i32_avx2(const struct hwgq_affine_job *given) {
+  const struct hwgq_affine_job copy = *given, *job = &copy; /* stores to the output cannot change it */
   const int32_t *accumulators = job->accumulators;
   float *output = job->output;
   for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
     for (int lane = 0; lane < job->lanes; lane += 4) {
       const __m128i mask = lane_mask(job, lane);
       const __m256d x = _mm256_cvtepi32_pd(_mm_maskload_epi32(accumulators + lane, mask));
-      _mm_maskstore_ps(output + lane, mask, affine(job, x, lane));
+      __m128 y = affine(job, x, lane);
+      if (job->residual) y = add_residual(job, y, i, lane, mask);
+      _mm_maskstore_ps(output + lane, mask, y);
     }
   }
 }
 
-void hwgq_affine_f32_avx2(const struct hwgq_affine_job *job) {
+void hwgq_affine_f32_avx2(const struct hwgq_affine_job *given) {
+  const struct hwgq_affine_job copy = *given, *job = &copy;
   const float *accumulators = job->accumulators;
   float *output = job->output;
   for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
     for (int lane = 0; lane < job->lanes; lane += 4) {
       const __m128i mask = lane_mask(job, lane);
       const __m256d x = _mm256_cvtps_pd(_mm_maskload_ps(accumulators + lane, mask));
-      _mm_maskstore_ps(output + lane, mask, affine(job, x, lane));
+      __m128 y = affine(job, x, lane);
+      if (job->residual) y = add_residual(job, y, i, lane, mask);
+      _mm_maskstore_ps(output + lane, mask, y);
     }
   }
 }

@@ -10,11 +10,17 @@ static float affine(const struct hwgq_affine_job *job, double x, size_t lane) {
   return (float)x;
 }
 
+static void pixel(const struct hwgq_affine_job *job, size_t lane, double x, const float *residual, float *output) {
+  const float y = affine(job, x, lane);
+  output[lane] = residual ? (float)(job->scale * (double)y + job->residual_scale * (double)residual[lane]) : y;
+}
+
 void hwgq_affine_i32_scalar(const struct hwgq_affine_job *job) {
   const int32_t *accumulators = job->accumulators;
   float *output = job->output;
   for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
-    for (size_t lane = 0; lane < (size_t)job->lanes; lane++) output[lane] = affine(job, (double)accumulators[lane], lane);
+    const float *residual = job->residual ? job->residual + i * job->residual_step : NULL;
+    for (size_t lane = 0; lane < (size_t)job->lanes; lane++) pixel(job, lane, (double)accumulators[lane], residual, output);
   }
 }
 
@@ -22,6 +28,7 @@ void hwgq_affine_f32_scalar(const struct hwgq_affine_job *job) {
   const float *accumulators = job->accumulators;
   float *output = job->output;
   for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
-    for (size_t lane = 0; lane < (size_t)job->lanes; lane++) output[lane] = affine(job, (double)accumulators[lane], lane);
+    const float *residual = job->residual ? job->residual + i * job->residual_step : NULL;
+    for (size_t lane = 0; lane < (size_t)job->lanes; lane++) pixel(job, lane, (double)accumulators[lane], residual, output);
   }
 }

@@ -29,7 +29,9 @@ void hwgq_affine_f64(const struct hwgq_affine_job *job) {
         x = factors[lane] * x + factors[HWGQ_LANES + lane];
         if (job->relu >> s & 1) x = x > 0 ? x : 0;
       }
-      output[lane] = (float)x;
+      const double y = (double)(float)x; /* rounded before it is added */
+      const float *residual = job->residual ? job->residual + i * job->residual_step : NULL;
+      output[lane] = residual ? (float)(job->scale * y + job->residual_scale * (double)residual[lane]) : (float)y;
     }
   }
 }

@@ -88,7 +88,7 @@ struct hwgq_pack_job {
 };
 
 /* y = a * x + b in double (two roundings), then max(y, 0) where bit s of relu is set, for each step s; the last y is rounded to
- * float32. */
+ * float32. With a residual r, scale * y + residual_scale * r in double, rounded to float32, takes the place of y. */
 struct hwgq_affine_job {
   const void *accumulators;
   size_t accumulator_step, pixels;
@@ -98,6 +98,18 @@ struct hwgq_affine_job {
   int lanes; /* valid ones: 1 to HWGQ_LANES; others are neither read nor written */
   float *output;
   size_t output_step;
+  const float *residual; /* NULL for none */
+  size_t residual_step;
+  double scale, residual_scale;
+};
+
+/* output = sum over inputs of coefficient * input, in double from 0, in order; rounded to float32. */
+struct hwgq_add_job {
+  const float *const *inputs;
+  const float *coefficients;
+  int input_count;
+  size_t count;
+  float *output;
 };
 
 /* One row of max pooling over blocks of accumulators. Windows are cut at the borders. */
@@ -128,6 +140,7 @@ struct hwgq_kernels {
   void (*pack_f32)(const struct hwgq_pack_job *job);
   void (*affine_i32)(const struct hwgq_affine_job *job);
   void (*affine_f32)(const struct hwgq_affine_job *job);
+  void (*add)(const struct hwgq_add_job *job);
   void (*pool_i32)(const struct hwgq_pool_job *job);
   void (*pool_f32)(const struct hwgq_pool_job *job);
   void (*linear)(const struct hwgq_linear_job *job);
@@ -162,6 +175,7 @@ void hwgq_code_arrange(const struct hwgq_bconv_form *form, const uint32_t *bits,
   void hwgq_pack_f32_##isa(const struct hwgq_pack_job *job);                                                                   \
   void hwgq_affine_i32_##isa(const struct hwgq_affine_job *job);                                                               \
   void hwgq_affine_f32_##isa(const struct hwgq_affine_job *job);                                                               \
+  void hwgq_add_##isa(const struct hwgq_add_job *job);                                                                         \
   void hwgq_pool_i32_##isa(const struct hwgq_pool_job *job);                                                                   \
   void hwgq_pool_f32_##isa(const struct hwgq_pool_job *job);                                                                   \
   void hwgq_linear_##isa(const struct hwgq_linear_job *job)

@@ -10,7 +10,7 @@
 #include "models/tool/tool.h"
 
 struct options {
-  const char *model, *network, *cpu;
+  const char *model, *network, *cpu, *form;
   double width;
   int input, classes, runs;
   bool json;
@@ -258,8 +258,8 @@ static enum hwgq_status bench(const struct options *options, const char *what, c
   struct hwgq_plan *plan;
   struct measurement m = {.hertz = 0};
   struct text out = {NULL, 0, 0, false};
-  enum hwgq_status status =
-      hwgq_plan_create(network, preprocess, &(struct hwgq_plan_options){.cpu = options->cpu}, &plan, error);
+  enum hwgq_status status = hwgq_plan_create(
+      network, preprocess, &(struct hwgq_plan_options){.cpu = options->cpu, .form = options->form}, &plan, error);
   if (status) return status;
   const struct hwgq_shape in = network->input;
   cpu_model(m.cpu);
@@ -312,6 +312,8 @@ int command_bench(int argc, char **argv) {
       {"input", OPTION_INT, &options.input, "SIZE", "height and width of its input (default 32; lenet 28)", 1, 4096},
       {"classes", OPTION_INT, &options.classes, "N", "its classes (default 10)", 1, HWGQ_MAX_CLASSES},
       {"cpu", OPTION_TEXT, &options.cpu, "NAME", "kernel set: scalar, avx2, avx512 (default: HWGQ_CPU, else the best)", 0, 0},
+      {"form", OPTION_TEXT, &options.form, "NAME", "binary convolutions: lookup6, lookup4, popcount (default: the fastest)", 0,
+       0},
       {"runs", OPTION_INT, &options.runs, "N", "timed runs (default 200)", 1, 1000000},
       {"json", OPTION_FLAG, &options.json, NULL, "print JSON", 0, 0},
       {NULL, OPTION_FLAG, NULL, NULL, NULL, 0, 0}};

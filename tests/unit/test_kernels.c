@@ -176,129 +176,6 @@ START_TEST(convolutions) {
 }
 END_TEST
 
-/* A job for a form with codes, made from the bits that the contract speaks of. */
-struct code_fixture {
-  int words, planes, rows, taps; /* a pixel's words and planes; taps per row */
-  size_t width, pixels;          /* of the image that is encoded */
-  uint32_t *bits, *weights;      /* [pixel][word][plane], [span][tap][word][lane] */
-  struct hwgq_conv_job job;
-  uint32_t *codes, *arranged;
-  uint8_t *tables;
-  int32_t base[HWGQ_MAX_SPAN * LANES], corrections[64];
-};
-
-static void random_codes(struct support_random *random, const struct hwgq_bconv_form *form, bool full, struct code_fixture *f) {
-  f->words = support_random_chance(random, 0.05) ? 128 : support_random_int(random, 1, 9);
-  f->planes = support_random_int(random, 1, form->max_planes);
-  f->rows = support_random_int(random, 0, 4);
-  f->taps = support_random_int(random, 1, 3);
-  f->width = (size_t)support_random_int(random, 12, 20);
-  f->pixels = f->width * 8;
-  const size_t words = (size_t)f->words, taps = (size_t)f->rows * (size_t)f->taps, span = (size_t)form->span;
-  const size_t elements = hwgq_code_elements(form, f->words), units = hwgq_code_units(form, f->words);
-  const size_t bits = f->pixels * words * (size_t)f->planes, unit_weights = hwgq_code_unit_weights(form);
-  f->bits = reserve(bits);
-  f->weights = reserve(span * taps * words * LANES);
-  f->codes = reserve(f->pixels * elements);
-  f->arranged = reserve(taps * units * unit_weights);
-  f->tables = aligned_alloc(64, hwgq_code_table_bytes(form));
-  fill_bits(random, f->bits, bits);
-  fill_bits(random, f->weights, span * taps * words * LANES);
-  if (full) { /* the largest sums */
-    memset(f->bits, 0xff, bits * sizeof *f->bits);
-    memset(f->weights, 0xff, span * taps * words * LANES * sizeof *f->weights);
-  }
-  hwgq_code_make_tables(form, f->tables);
-  form->encode(&(struct hwgq_encode_job){f->bits, f->pixels, f->words, f->planes, f->codes});
-  for (size_t part = 0; part < span; part++) {
-    for (size_t tap = 0; tap < taps; tap++) {
-      hwgq_code_arrange(form, f->weights + (part * taps + tap) * words * LANES, f->words, (int)part,
-                        (uint8_t *)(f->arranged + tap * units * unit_weights));
-    }
-  }
-  for (size_t i = 0; i < span * LANES; i++) f->base[i] = support_random_int(random, -1000, 1000);
-  for (int i = 0; i < 64; i++) f->corrections[i] = support_random_int(random, -1000, 1000);
-  const bool whole = support_random_chance(random, 0.5); /* one run per row or one per tap */
-  f->job = (struct hwgq_conv_job){.lines = support_random_int(random, 1, 3),
-                                  .columns = support_random_int(random, 1, 9),
-                                  .input = f->codes,
-                                  .line_step = f->width * elements,
-                                  .column_step = elements,
-                                  .rows = f->rows,
-                                  .runs = whole ? 1 : f->taps,
-                                  .length = (whole ? f->taps : 1) * (int)units,
-                                  .row_step = f->width * elements,
-                                  .run_step = elements,
-                                  .weights = f->arranged,
-                                  .weight_row_step = (size_t)f->taps * units * unit_weights,
-                                  .weight_run_step = units * unit_weights,
-                                  .lanes = (form->span == 1 || support_random_chance(random, 0.5) ? 1 : 2) * LANES,
-                                  .accumulator_line_step = 10 * LANES,
-                                  .accumulator_block_step = 30 * LANES,
-                                  .planes = f->planes,
-                                  .plane_step = (int)(elements / units),
-                                  .shift = support_random_int(random, 1, 2),
-                                  .base = f->base,
-                                  .correction = f->corrections,
-                                  .correction_line_step = 12,
-                                  .tables = f->tables};
-}
-
-static int32_t naive_codes(const struct code_fixture *f, size_t line, size_t column, size_t lane) {
-  const size_t words = (size_t)f->words, planes = (size_t)f->planes, taps = (size_t)f->rows * (size_t)f->taps;
-  uint32_t sum = 0;
-  for (size_t tap = 0; tap < taps; tap++) {
-    const size_t pixel = (line + tap / (size_t)f->taps) * f->width + column + tap % (size_t)f->taps;
-    for (size_t word = 0; word < words; word++) {
-      const uint32_t w = f->weights[((lane / LANES * taps + tap) * words + word) * LANES + lane % LANES];
-      for (size_t p = 0; p < planes; p++) {
-        sum += (uint32_t)__builtin_popcount(w & f->bits[(pixel * words + word) * planes + p]) << p;
-      }
-    }
-  }
-  return (int32_t)(sum << f->job.shift) + f->base[lane] + f->corrections[line * 12 + column];
-}
-
-static void check_codes(struct support_random *random, const struct hwgq_bconv_form *form, int round) {
-  static const int32_t untouched = 0x7a7a7a7a;
-  struct code_fixture f;
-  random_codes(random, form, round % 10 == 0, &f);
-  int32_t *accumulators = malloc(60 * LANES * sizeof *accumulators);
-  memset(accumulators, 0x7a, 60 * LANES * sizeof *accumulators);
-  f.job.accumulators = accumulators;
-  form->bconv(&f.job);
-  for (size_t line = 0; line < 3; line++) {
-    for (size_t column = 0; column < 10; column++) {
-      for (size_t lane = 0; lane < 2 * LANES; lane++) {
-        const int32_t got = accumulators[line * 10 * LANES + column * LANES + lane / LANES * 30 * LANES + lane % LANES];
-        const bool computed = line < (size_t)f.job.lines && column < (size_t)f.job.columns && lane < (size_t)f.job.lanes;
-        const int32_t expected = computed ? naive_codes(&f, line, column, lane) : untouched;
-        if (got != expected) ck_abort_msg("%s round %d lane %zu: %d, not %d", form->name, round, lane, (int)got, (int)expected);
-      }
-    }
-  }
-  free(accumulators);
-  free(f.bits);
-  free(f.weights);
-  free(f.codes);
-  free(f.arranged);
-  free(f.tables);
-}
-
-/* Forms that look sums up, through encoding and arranging. */
-START_TEST(lookups) {
-  const struct hwgq_kernels *kernels = set_at(_i);
-  if (!kernels) return;
-  for (const struct hwgq_bconv_form *form = kernels->forms; form->name; form++) {
-    if (!form->code) continue;
-    const bool supported = hwgq_form_supported(form);
-    printf("%s: %s of kernel set %s on this CPU\n", supported ? "tested" : "SKIPPED", form->name, kernels->name);
-    struct support_random random = {23};
-    for (int round = 0; supported && round < 400; round++) check_codes(&random, form, round);
-  }
-}
-END_TEST
-
 START_TEST(sums) {
   const struct hwgq_kernels *kernels = set_at(_i);
   if (!kernels) return;
@@ -430,7 +307,10 @@ START_TEST(affine) {
     for (int i = 0; i < 4 * 2 * LANES; i++) factors[i] = support_random_normal(&random);
     const int steps = support_random_int(&random, 1, 4);
     const uint32_t relu = (uint32_t)support_random_int(&random, 0, 15);
-    float output[9 * 40];
+    float output[9 * 40], residual[9 * 50];
+    fill_floats(&random, residual, 9 * 50);
+    const bool adds = support_random_chance(&random, 0.5);
+    const double scale = support_random_normal(&random), residual_scale = support_random_normal(&random);
     for (int type = 0; type < 2; type++) {
       for (int i = 0; i < 9 * 40; i++) output[i] = 77;
       const struct hwgq_affine_job job = {.accumulators = type ? (void *)p.floats : p.integers,
@@ -441,7 +321,11 @@ START_TEST(affine) {
                                           .relu = relu,
                                           .lanes = p.lanes,
                                           .output = output,
-                                          .output_step = 40};
+                                          .output_step = 40,
+                                          .residual = adds ? residual : NULL,
+                                          .residual_step = 50,
+                                          .scale = scale,
+                                          .residual_scale = residual_scale};
       (type ? kernels->affine_f32 : kernels->affine_i32)(&job);
       for (size_t i = 0; i < p.count * 40; i++) {
         const size_t lane = i % 40, at = i / 40 * p.step + lane;
@@ -453,12 +337,36 @@ START_TEST(affine) {
             if (relu >> s & 1) x = x > 0 ? x : 0;
           }
           expected = (float)x;
+          if (adds) expected = (float)(scale * (double)expected + residual_scale * (double)residual[i / 40 * 50 + lane]);
         }
         if (memcmp(&output[i], &expected, sizeof expected) != 0)
           ck_abort_msg("round %d type %d lane %zu: not %a", round, type, lane, (double)expected);
       }
     }
     free_pixels(&p);
+  }
+}
+END_TEST
+
+START_TEST(adding) {
+  const struct hwgq_kernels *kernels = set_at(_i);
+  if (!kernels) return;
+  struct support_random random = {27};
+  for (int round = 0; round < 300; round++) {
+    const size_t count = (size_t)support_random_int(&random, 0, 200);
+    const int input_count = support_random_int(&random, 1, 4);
+    float values[4][200], coefficients[4], output[201];
+    fill_floats(&random, values[0], 4 * 200);
+    fill_floats(&random, coefficients, 4);
+    const float *const inputs[] = {values[0], values[1], values[2], values[3]};
+    output[count] = 77;
+    kernels->add(&(struct hwgq_add_job){inputs, coefficients, input_count, count, output});
+    for (size_t i = 0; i < count; i++) {
+      double sum = 0;
+      for (int k = 0; k < input_count; k++) sum += (double)coefficients[k] * (double)values[k][i];
+      ck_assert(output[i] == (float)sum);
+    }
+    ck_assert(output[count] == 77);
   }
 }
 END_TEST
@@ -696,10 +604,10 @@ int main(void) {
   tcase_set_timeout(tests, 300);
   tcase_add_test(tests, names);
   tcase_add_loop_test(tests, convolutions, 0, SETS);
-  tcase_add_loop_test(tests, lookups, 0, SETS);
   tcase_add_loop_test(tests, sums, 0, SETS);
   tcase_add_loop_test(tests, packing, 0, SETS);
   tcase_add_loop_test(tests, affine, 0, SETS);
+  tcase_add_loop_test(tests, adding, 0, SETS);
   tcase_add_loop_test(tests, pooling, 0, SETS);
   tcase_add_loop_test(tests, linear, 0, SETS);
   tcase_add_loop_test(tests, layers, 0, LAYER_ROUNDS);

@@ -18,6 +18,10 @@ static size_t elements(struct hwgq_shape shape) {
   return (size_t)hwgq_shape_elements(shape);
 }
 
+/* Every way to compute binary convolutions, which a plan chooses by CPU. */
+static const char *const forms[] = {"popcount", "lookup4", "lookup6"};
+enum { FORM_COUNT = sizeof forms / sizeof *forms };
+
 /* A plan with its scratch memory and every layer's output of one run. */
 struct outcome {
   struct hwgq_plan *plan;
@@ -26,10 +30,10 @@ struct outcome {
   float **layers; /* [layer_count], NULL where folded */
 };
 
-static struct outcome execute(const struct hwgq_network *network, const char *cpu, const float *input) {
+static struct outcome execute(const struct hwgq_network *network, const char *cpu, const char *form, const float *input) {
   struct hwgq_error error = {""};
   struct outcome outcome = {0};
-  const struct hwgq_plan_options options = {.cpu = cpu, .keep_all_layers = true};
+  const struct hwgq_plan_options options = {.cpu = cpu, .form = form, .keep_all_layers = true};
   ck_assert_msg(hwgq_plan_create(network, NULL, &options, &outcome.plan, &error) == HWGQ_OK, "%s", error.message);
   const size_t bytes = hwgq_plan_scratch_bytes(outcome.plan);
   ck_assert_uint_eq(bytes % 64, 0);
@@ -128,14 +132,16 @@ static void compare_reuse(const struct hwgq_network *network, const struct outco
 static size_t verify(const struct hwgq_network *network, const float *input, unsigned seed, int *moved_count) {
   struct hwgq_error error;
   struct hwgq_reference *reference;
-  struct outcome outcomes[SET_COUNT];
+  struct outcome outcomes[SET_COUNT * FORM_COUNT];
   int count = 0;
   bool moved = false;
   size_t compared = 0;
   ck_assert_int_eq(hwgq_reference_create(network, &reference, &error), HWGQ_OK);
   ck_assert_int_eq(hwgq_reference_run(reference, input, &error), HWGQ_OK);
   for (int i = 0; i < SET_COUNT; i++) {
-    if (hwgq_cpu_supports(sets[i])) outcomes[count++] = execute(network, sets[i], input);
+    for (int k = 0; k < FORM_COUNT && hwgq_cpu_supports(sets[i]); k++) {
+      if (i > 0 || k == 0) outcomes[count++] = execute(network, sets[i], forms[k], input); /* scalar has one form */
+    }
   }
   compared = compare_with_reference(network, reference, &outcomes[0], input, seed, &moved);
   for (int i = 1; i < count; i++) compare_sets(network, &outcomes[0], &outcomes[i], seed);
@@ -392,6 +398,9 @@ START_TEST(descriptions) {
   struct support_random random = {6};
   support_fill_parameters(network, &random);
   const struct hwgq_plan_options options = {.cpu = "scalar", .keep_all_layers = true};
+  const struct hwgq_plan_options unknown = {.cpu = "scalar", .form = "lookup9"};
+  ck_assert_int_eq(hwgq_plan_create(network, NULL, &unknown, &plan, &error), HWGQ_ERROR_INVALID);
+  ck_assert_ptr_nonnull(strstr(error.message, "lookup9"));
   ck_assert_int_eq(hwgq_plan_create(network, NULL, &options, &plan, &error), HWGQ_OK);
   ck_assert_int_eq(hwgq_plan_stage_count(plan), 3);
   ck_assert_str_eq(hwgq_plan_stage(plan, 0).name, "input");

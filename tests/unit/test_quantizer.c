@@ -29,7 +29,7 @@ START_TEST(uniform_steps_are_the_published_ones) {
   ck_assert_double_eq_tol((double)q.centers[0], published[_i].step, 0.00005);
   ck_assert_double_eq_tol(q.mean_squared_error, published[_i].squared_error, published[_i].error_digits);
   ck_assert_int_eq(q.level_count, published[_i].levels);
-  for (int k = 0; k < q.level_count; k++) ck_assert(q.centers[k] == (float)(k + 1) * q.centers[0]);
+  for (int k = 0; k < q.level_count; k++) ck_assert((double)q.centers[k] == (k + 1) * (double)q.centers[0]); /* exact */
   ck_assert(q.thresholds[0] == (published[_i].half ? q.centers[0] / 2 : 0));
 }
 END_TEST

@@ -1,0 +1,5 @@
+/* Weighted sums of tensors. */
+#if defined(__x86_64__)
+#define ADD_NAME hwgq_add_avx2
+#include "engine/kernels/add_body.h"
+#endif
