@@ -6,71 +6,16 @@
 #include <time.h>
 
 #include "models/classify/text.h"
-#include "models/networks/networks.h"
-#include "models/tool/tool.h"
+#include "models/tool/network_choice.h"
+
+enum { CALIBRATION_IMAGES = 2 };
 
 struct options {
-  const char *model, *network, *cpu, *form;
-  double width;
-  int input, classes, runs;
+  const char *model, *cpu, *form;
+  struct network_choice choice; /* instead of a model */
+  int runs;
   bool json;
 };
-
-/* ---- random parameters ------------------------------------------------------------------------------------------------------
- */
-
-static uint64_t next_random(uint64_t *state) {
-  uint64_t z = *state += 0x9e3779b97f4a7c15u;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
-
-/* A layer's weights. Returns nothing that depends on time: the same network every time. */
-static void fill_weights(const struct hwgq_network *network, struct hwgq_layer *layer, uint64_t *state) {
-  const size_t fan_in =
-      (size_t)(hwgq_layer_macs(network, layer) /
-               ((uint64_t)layer->output.channels * (uint64_t)layer->output.height * (uint64_t)layer->output.width));
-  const size_t row = (fan_in + 7) / 8;
-  for (size_t o = 0; o < (size_t)layer->out_channels; o++) {
-    for (size_t i = 0; i < fan_in; i++) {
-      const uint64_t random = next_random(state);
-      if (layer->binary) {
-        layer->weight_bits[o * row + i / 8] |= (uint8_t)((random & 1) << (i % 8));
-      } else {
-        layer->weight[o * fan_in + i] = (float)(((double)(random >> 11) * 0x1p-52 - 1) * sqrt(3.0 / (double)fan_in));
-      }
-    }
-    if (layer->has_alpha) layer->alpha[o] = (float)(1 / sqrt((double)fan_in));
-  }
-}
-
-/* Batch norms get the moments of what comes in: with alpha = 1 / sqrt(fan_in) and 2-bit levels in their usual proportions, mean
- * square activations are about 0.47, half of it left when the mean is taken out. */
-static void fill_parameters(struct hwgq_network *network) {
-  uint64_t state = 1;
-  for (int i = 0; i < network->layer_count; i++) {
-    struct hwgq_layer *layer = &network->layers[i];
-    if (layer->op == HWGQ_CONV2D || layer->op == HWGQ_LINEAR) fill_weights(network, layer, &state);
-    if (layer->op != HWGQ_BATCH_NORM) continue;
-    for (int c = 0; c < layer->output.channels; c++) layer->variance[c] = 0.47f;
-  }
-}
-
-static enum hwgq_status random_model(const struct options *options, struct hwgq_network **network,
-                                     struct hwgq_preprocess *preprocess, struct hwgq_error *error) {
-  const bool gray = strcmp(options->network, "lenet") == 0;
-  const int size = options->input ? options->input : gray ? 28 : 32;
-  struct hwgq_quantizer quantizer;
-  enum hwgq_status status = hwgq_quantizer_design(3, true, false, &quantizer, error);
-  if (status) return status;
-  status = networks_build(options->network, (struct hwgq_shape){gray ? 1 : 3, size, size}, options->classes, options->width,
-                          &quantizer, network, error);
-  if (status) return status;
-  fill_parameters(*network);
-  *preprocess = (struct hwgq_preprocess){.mean = {127.5f, 127.5f, 127.5f}, .scale = {0.015625f, 0.015625f, 0.015625f}};
-  return HWGQ_OK;
-}
 
 /* ---- measuring
  * --------------------------------------------------------------------------------------------------------------- */
@@ -141,19 +86,18 @@ struct measurement {
 };
 
 /* One timed run after another; every stage's times, and their sum, become spreads. */
-static bool measure(const struct hwgq_plan *plan, size_t pixel_count, int runs, struct measurement *m) {
+static bool measure(const struct hwgq_plan *plan, struct hwgq_shape shape, int runs, struct measurement *m) {
   const size_t stages = (size_t)hwgq_plan_stage_count(plan), columns = stages + 1, rows = (size_t)runs;
   uint64_t *times = calloc(columns * rows, sizeof *times), *one = calloc(stages, sizeof *one);
   void *scratch = aligned_alloc(64, hwgq_plan_scratch_bytes(plan));
   float *scores = calloc((size_t)hwgq_plan_output_count(plan), sizeof *scores);
-  uint8_t *pixels = malloc(pixel_count);
+  uint8_t *pixels = malloc((size_t)shape.channels * (size_t)shape.height * (size_t)shape.width);
   m->stage = calloc(columns, sizeof *m->stage);
   m->stages = (int)stages;
   m->runs = runs;
   const bool ready = times && one && scratch && scores && pixels && m->stage;
   if (ready) {
-    uint64_t state = 2;
-    for (size_t i = 0; i < pixel_count; i++) pixels[i] = (uint8_t)next_random(&state);
+    networks_image(shape, 1, CALIBRATION_IMAGES, pixels);
     const int warm_up = runs / 10 + 3;
     m->hertz = core_clock();
     for (int run = -warm_up; run < runs; run++) {
@@ -261,9 +205,8 @@ static enum hwgq_status bench(const struct options *options, const char *what, c
   enum hwgq_status status = hwgq_plan_create(
       network, preprocess, &(struct hwgq_plan_options){.cpu = options->cpu, .form = options->form}, &plan, error);
   if (status) return status;
-  const struct hwgq_shape in = network->input;
   cpu_model(m.cpu);
-  if (measure(plan, (size_t)in.channels * (size_t)in.height * (size_t)in.width, options->runs, &m)) {
+  if (measure(plan, network->input, options->runs, &m)) {
     if (options->json) {
       write_json(&out, what, plan, &m);
     } else {
@@ -294,29 +237,30 @@ static enum hwgq_status bench_options(const struct options *options, struct hwgq
     return status;
   }
   struct hwgq_network *network = NULL;
-  struct hwgq_preprocess preprocess;
+  const struct networks_entry *entry = NULL;
   char what[96];
-  snprintf(what, sizeof what, "%.40s, width %g, random weights", options->network, options->width);
-  status = random_model(options, &network, &preprocess, error);
-  if (!status) status = bench(options, what, network, &preprocess, error);
+  snprintf(what, sizeof what, "%.40s, width %g, random weights", options->choice.name,
+           options->choice.width > 0 ? options->choice.width : 1.0);
+  status = network_choice_build(&options->choice, &network, &entry, error);
+  if (!status) status = networks_randomize(network, &entry->preprocess, 1, CALIBRATION_IMAGES, error);
+  if (!status) status = bench(options, what, network, &entry->preprocess, error);
   hwgq_network_destroy(network);
   return status;
 }
 
 int command_bench(int argc, char **argv) {
-  struct options options = {.width = 1, .classes = 10, .runs = 200};
+  struct options options = {.runs = 200};
   struct hwgq_error error;
   const struct option_spec specs[] = {
-      {"network", OPTION_TEXT, &options.network, "NAME", "vgg-small or lenet with random weights, instead of a file", 0, 0},
-      {"width", OPTION_NUMBER, &options.width, "X", "factor on the network's channel counts (default 1)", 0.01, 64},
-      {"input", OPTION_INT, &options.input, "SIZE", "height and width of its input (default 32; lenet 28)", 1, 4096},
-      {"classes", OPTION_INT, &options.classes, "N", "its classes (default 10)", 1, HWGQ_MAX_CLASSES},
+      {"network", OPTION_TEXT, &options.choice.name, "NAME", "with random weights, instead of a file: see hwgq describe", 0, 0},
       {"cpu", OPTION_TEXT, &options.cpu, "NAME", "kernel set: scalar, avx2, avx512 (default: HWGQ_CPU, else the best)", 0, 0},
       {"form", OPTION_TEXT, &options.form, "NAME", "binary convolutions: lookup6, lookup4, popcount (default: the fastest)", 0,
        0},
       {"runs", OPTION_INT, &options.runs, "N", "timed runs (default 200)", 1, 1000000},
       {"json", OPTION_FLAG, &options.json, NULL, "print JSON", 0, 0},
-      {NULL, OPTION_FLAG, NULL, NULL, NULL, 0, 0}};
+      NETWORK_CHOICE_OPTIONS(&options.choice),
+      {0},
+  };
   const struct command_usage usage = {
       .name = "bench",
       .operands = "MODEL | --network NAME",
@@ -327,7 +271,7 @@ int command_bench(int argc, char **argv) {
   const int code = options_parse(&usage, specs, &argc, argv);
   if (code >= 0) return code;
   if (argc > 0) options.model = argv[0];
-  if ((options.model != NULL) == (options.network != NULL)) {
+  if ((options.model != NULL) == (options.choice.name != NULL)) {
     return tool_usage(&usage, "name one model file, or a network with --network");
   }
   return bench_options(&options, &error) ? tool_failed(&usage, &error) : EXIT_OK;
