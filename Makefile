@@ -1,5 +1,5 @@
 # hwgqd. Two commands do everything:
-#   make run    install what is missing, build, serve the shipped networks on port 8080
+#   make run    install what is missing, build, serve the shipped networks on port 8080 (HWGQ_LISTEN=ADDRESS:PORT)
 #   make test   install what is missing, build, run every test
 # Others: make (optimized build), asan, tsan, fuzz, bench, install (PREFIX, DESTDIR), clean, deps, format, help. V=1 shows every
 # command.
@@ -177,7 +177,8 @@ install: programs
 	install -m 644 engine/hwgq.h $(DESTDIR)$(PREFIX)/include
 	install -m 644 $(LIBHWGQ) $(DESTDIR)$(PREFIX)/lib
 	install -m 644 config/*.json config/prometheus.yml $(DESTDIR)$(PREFIX)/share/hwgqd/config
-	install -m 644 models/zoo/*.hwgq models/zoo/*.md $(DESTDIR)$(PREFIX)/share/hwgqd/models/zoo
+	install -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/hwgqd
+	install -m 644 models/zoo/*.hwgq models/zoo/*.md models/zoo/*.labels $(DESTDIR)$(PREFIX)/share/hwgqd/models/zoo
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/hwgqd $(DESTDIR)$(PREFIX)/bin/hwgq $(DESTDIR)$(PREFIX)/include/hwgq.h \

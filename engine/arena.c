@@ -49,7 +49,7 @@ char *hwgq_arena_format(struct hwgq_arena *arena, const char *format, ...) {
 
 size_t hwgq_arena_bytes(const struct hwgq_arena *arena) {
   size_t bytes = 0;
-  for (const struct hwgq_arena_chunk *chunk = arena->chunks; chunk; chunk = chunk->next) bytes += chunk->capacity;
+  for (const struct hwgq_arena_chunk *chunk = arena->chunks; chunk; chunk = chunk->next) bytes += chunk->used;
   return bytes;
 }
 

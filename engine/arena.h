@@ -15,7 +15,7 @@ struct hwgq_arena {
 void *hwgq_arena_allocate(struct hwgq_arena *arena, size_t count, size_t size);
 /* A printf-formatted string; NULL when memory is out. */
 char *hwgq_arena_format(struct hwgq_arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Bytes taken from the system. */
+/* Bytes in use, headers and alignment included; the untouched rest of the last chunk is not counted. */
 size_t hwgq_arena_bytes(const struct hwgq_arena *arena);
 void hwgq_arena_free(struct hwgq_arena *arena);
 

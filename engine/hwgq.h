@@ -145,6 +145,8 @@ enum hwgq_status hwgq_network_add(struct hwgq_network *network, const char *name
 enum hwgq_status hwgq_network_infer(struct hwgq_network *network, struct hwgq_error *error);
 /* Allocates every parameter array that is still NULL, zero-filled (variance, gamma and alpha 1). */
 enum hwgq_status hwgq_network_allocate_parameters(struct hwgq_network *network, struct hwgq_error *error);
+/* Frees every parameter array: a plan has its own copy. What is left describes the layers. */
+void hwgq_network_release_parameters(struct hwgq_network *network);
 /* Index of a layer by name, HWGQ_NETWORK_INPUT for "input", -2 when there is none. */
 int hwgq_network_find(const struct hwgq_network *network, const char *name);
 /* Shape of a layer's input i. */

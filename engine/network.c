@@ -72,20 +72,24 @@ enum hwgq_status hwgq_network_create(const char *name, struct hwgq_shape input, 
   return HWGQ_OK;
 }
 
-void hwgq_network_destroy(struct hwgq_network *network) {
-  if (!network) return;
+void hwgq_network_release_parameters(struct hwgq_network *network) {
   for (int i = 0; i < network->layer_count; i++) {
     struct hwgq_layer *layer = &network->layers[i];
-    free(layer->name);
-    free(layer->weight);
+    float **arrays[] = {&layer->weight,   &layer->alpha, &layer->bias, &layer->mean,
+                        &layer->variance, &layer->gamma, &layer->beta};
+    for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++) {
+      free(*arrays[a]);
+      *arrays[a] = NULL;
+    }
     free(layer->weight_bits);
-    free(layer->alpha);
-    free(layer->bias);
-    free(layer->mean);
-    free(layer->variance);
-    free(layer->gamma);
-    free(layer->beta);
+    layer->weight_bits = NULL;
   }
+}
+
+void hwgq_network_destroy(struct hwgq_network *network) {
+  if (!network) return;
+  hwgq_network_release_parameters(network);
+  for (int i = 0; i < network->layer_count; i++) free(network->layers[i].name);
   free(network->layers);
   free(network->name);
   free(network);

@@ -172,21 +172,22 @@ static enum hwgq_status add_temporary(struct plan_builder *builder, int stage, i
 static enum hwgq_status add_conv_temporaries(struct plan_builder *builder, int index) {
   const struct plan_stage *stage = &builder->plan->stages[index];
   const struct plan_conv *conv = &stage->conv;
-  const struct plan_tensor *input = tensor_at(builder, stage->inputs[0]), *output = tensor_at(builder, stage->output);
+  /* Copies: adding a temporary may move the tensors. */
+  const struct plan_tensor input = *tensor_at(builder, stage->inputs[0]), output = *tensor_at(builder, stage->output);
   const bool real = stage->epilogue.type == PLAN_F64;
   const uint64_t element = real ? sizeof(double) : sizeof(float), lanes = HWGQ_LANES;
   const uint64_t pixels = (uint64_t)conv->band_lines * (uint64_t)conv->out.width;
   const uint64_t final_pixels = (uint64_t)conv->band * (uint64_t)conv->final.width;
-  const uint64_t passes = real ? (uint64_t)input->coding.planes : 1;
-  const uint64_t in_pixels = plan_pixels(input->shape), out_pixels = plan_pixels(conv->out);
-  const uint64_t planes = (uint64_t)output->coding.planes;
+  const uint64_t passes = real ? (uint64_t)input.coding.planes : 1;
+  const uint64_t in_pixels = plan_pixels(input.shape), out_pixels = plan_pixels(conv->out);
+  const uint64_t planes = (uint64_t)output.coding.planes;
   const bool unaligned = stage->epilogue.unaligned, binary = conv->binary, pooled = conv->pooled;
   const uint64_t groups = (uint64_t)conv->group_count;
   const uint64_t span = binary ? (uint64_t)conv->form->span : 1;
   enum hwgq_status status = add_temporary(builder, index, TEMP_ACCUMULATORS, span * pixels * lanes * element);
   if (!status && pooled) status = add_temporary(builder, index, TEMP_POOLED, final_pixels * lanes * element);
   if (!status && binary && conv->form->code) {
-    const uint64_t elements = in_pixels * hwgq_code_elements(conv->form, plan_words(input));
+    const uint64_t elements = in_pixels * hwgq_code_elements(conv->form, plan_words(&input));
     status = add_temporary(builder, index, TEMP_CODES, elements * sizeof(uint32_t));
   }
   if (!status && binary) status = add_temporary(builder, index, TEMP_SUMS, in_pixels * sizeof(int32_t));

@@ -70,7 +70,7 @@ static bool command_flag(const struct flag *flag, enum config_command *command) 
 /* Two passes over the same arguments: the file first, then the flags over it. */
 static enum hwgq_status pass(int argc, char *const *argv, bool file_pass, struct config *config, enum config_command *command,
                              struct hwgq_error *error) {
-  bool models_given = false;
+  bool models_given = false, default_given = false;
   for (int i = 1; i < argc; i++) {
     struct flag flag = {0};
     struct hwgq_error what;
@@ -91,7 +91,14 @@ static enum hwgq_status pass(int argc, char *const *argv, bool file_pass, struct
       status = file_pass ? config_read(flag.value, config, error) : HWGQ_OK;
       if (status) return status;
     } else if (!file_pass) {
-      if (key->kind == CONFIG_MODELS && !models_given) config_clear_models(config);
+      default_given |= strcmp(key->name, "default_model") == 0;
+      if (key->kind == CONFIG_MODELS && !models_given) {
+        config_clear_models(config);
+        if (!default_given) { /* the file's default is one of the file's networks */
+          free(config->default_model);
+          config->default_model = NULL;
+        }
+      }
       models_given |= key->kind == CONFIG_MODELS;
       status = set_flag(config, key, flag.value, &what);
       if (status) return hwgq_fail(error, status, "--%.*s: %s", (int)flag.length, flag.name, what.message);

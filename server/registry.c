@@ -165,13 +165,17 @@ static enum hwgq_status load(struct wanted *wanted, const char *cpu, struct hwgq
     memcpy(model->name, wanted->name, sizeof model->name);
     atomic_init(&model->references, 1);
     status = classifier_open(wanted->path, cpu, &model->classifier, &why);
+    /* The plan has its own copy of the weights; the description is kept for GET /v1/models/{name}. */
+    if (!status) hwgq_network_release_parameters(model->classifier->model->network);
   }
   if (status) {
     if (model) free(model->path);
     free(model);
     const char *prefix = strstr(why.message, wanted->path) ? "" : wanted->path;
-    return hwgq_fail(error, status, "network '%s': %s%s%s; correct `models`, or make the file (hwgq train, hwgq import)",
-                     wanted->name, prefix, *prefix ? ": " : "", why.message[0] ? why.message : "no memory");
+    const bool file = status == HWGQ_ERROR_IO || status == HWGQ_ERROR_FORMAT; /* not for an unknown kernel set */
+    return hwgq_fail(error, status, "network '%s': %s%s%s%s", wanted->name, prefix, *prefix ? ": " : "",
+                     why.message[0] ? why.message : "no memory",
+                     file ? "; correct `models`, or make the file (hwgq train, hwgq import)" : "");
   }
   wanted->model = model;
   return HWGQ_OK;

@@ -375,6 +375,8 @@ static enum hwgq_status run(struct session *s, struct hwgq_error *error) {
       return HWGQ_OK;
     }
   }
+  if (status == HWGQ_OK && s->options.output == NULL)
+    fprintf(stderr, "no model was written: hwgq train --resume %s --export-only -o OUT.hwgq does\n", s->checkpoint_path);
   return status == HWGQ_OK && s->options.output != NULL ? write_model(s, error) : status;
 }
 

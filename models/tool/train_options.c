@@ -49,7 +49,7 @@ static const char usage[] =
     "  --labels FILE        class names, one a line (default: as the data says)\n"
     "  --no-test            there are no test images\n"
     "Running\n"
-    "  -o, --output FILE    the model to write\n"
+    "  -o, --output FILE    the model to write (default with --resume OUT.checkpoint: OUT)\n"
     "  --checkpoint FILE    written after every epoch and when interrupted (default: OUTPUT.checkpoint)\n"
     "  --resume FILE        continue from a checkpoint, with its recipe; options given beside it change the recipe (--batch\n"
     "                       only between epochs)\n"
@@ -397,6 +397,15 @@ static void set_defaults(struct train_options *o) {
   };
 }
 
+/* A resumed run writes where the checkpoint's first run was to: OUT.hwgq.checkpoint leads to OUT.hwgq. */
+static bool choose_output(struct train_options *o) {
+  static const char ending[] = ".checkpoint";
+  size_t length = o->resume != NULL ? strlen(o->resume) : 0, tail = sizeof ending - 1;
+  if (o->output != NULL || o->export_only || length <= tail || strcmp(o->resume + length - tail, ending) != 0) return true;
+  o->output = strndup(o->resume, length - tail);
+  return o->output != NULL;
+}
+
 static enum hwgq_status check(const struct train_options *o, struct hwgq_error *error) {
   if (o->network == NULL || o->data == NULL)
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "give a network and data, as in hwgq train lenet DATA -o OUT.hwgq");
@@ -419,6 +428,7 @@ enum hwgq_status train_options_parse(int argc, char **argv, struct train_options
     free(path);
     if (status == HWGQ_OK) status = parse_all(argc, argv, o, error);
   }
+  if (status == HWGQ_OK && !choose_output(o)) status = hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for options");
   if (status == HWGQ_OK && !o->help) status = check(o, error);
   if (status != HWGQ_OK) train_options_release(o);
   return status;

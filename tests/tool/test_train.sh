@@ -90,6 +90,10 @@ done
 ok "checkpoint only" runs 0 train vgg-small "$few" "${small[@]}" --epochs 1 --checkpoint "$folder/k"
 ok "resumed without -o" runs 0 train --resume "$folder/k" --epochs 2
 ok "resumed without -o: goes on" prints "epoch 2/2: loss "
+ok "resumed without -o: says that there is no model" complains "no model was written"
+cp "$folder/k" "$folder/n.hwgq.checkpoint"
+ok "resumed from n.hwgq.checkpoint" runs 0 train --resume "$folder/n.hwgq.checkpoint"
+ok "resumed from n.hwgq.checkpoint: writes n.hwgq" test -s "$folder/n.hwgq"
 cp "$folder/k" "$folder/between"
 ok "another batch size between epochs" runs 0 train --resume "$folder/between" --epochs 3 --batch 3
 LC_ALL=C sed 's/\\"step\\":0,/\\"step\\":1,/' "$folder/k" >"$folder/within"

@@ -110,7 +110,7 @@ static enum hwgq_status load(int argc, const char *const *argv, struct config *c
 
 START_TEST(flags_win_over_the_file) {
   char path[] = "/tmp/hwgqd-config-XXXXXX";
-  const char *text = "{\"workers\": 3, \"queue_capacity\": 7, \"models\": \"zoo\"}";
+  const char *text = "{\"workers\": 3, \"queue_capacity\": 7, \"models\": \"zoo\", \"default_model\": \"cat\"}";
   struct config config;
   enum config_command command;
   int fd = mkstemp(path);
@@ -129,6 +129,7 @@ START_TEST(flags_win_over_the_file) {
   ck_assert_ptr_null(config.models[1].name);
   ck_assert_str_eq(config.models[1].path, "m/y.hwgq");
   ck_assert_int_eq(config.log_level, LOG_ERROR);
+  ck_assert_ptr_null(config.default_model); /* was one of the file's networks */
   ck_assert_str_eq(config.file, path);
   config_release(&config);
   unlink(path);
