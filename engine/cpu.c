@@ -34,8 +34,8 @@ bool hwgq_form_supported(const struct hwgq_bconv_form *form) {
 
 /* AMD families from 1Ah (Zen 5) on execute twice as many 512-bit instructions per cycle as Zen 4, but not more table loads:
  * there, population counts win (262-285 multiply-accumulates per cycle against 180-215, 3x3 convolutions of 128 to 512
- * channels). For Zen 4 and Intel's cores the choice rests on stand-alone measurements of such loops, about 150-165 against 230-275;
- * these kernels have not been timed there yet: tests/bench/bench_kernels.c does. */
+ * channels). For Zen 4 and Intel's cores the choice rests on stand-alone measurements of such loops, about 150-165 against
+ * 230-275; these kernels have not been timed there yet: tests/bench/bench_kernels.c does. */
 bool hwgq_form_preferred(const struct hwgq_bconv_form *form) {
 #if defined(__x86_64__)
   if (form->span == 1) return true; /* not AVX-512 look-up */
