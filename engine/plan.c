@@ -85,12 +85,13 @@ static enum hwgq_status choose_kernels(const struct hwgq_plan_options *options, 
 
 /* A form that no kernel set has is an error; one that this set or CPU lacks is not used. */
 static enum hwgq_status check_form(const char *name, struct hwgq_error *error) {
+  if (name && strcmp(name, "sliced") == 0) return HWGQ_OK;
   for (int i = 0; hwgq_kernels_get(i); i++) {
     for (const struct hwgq_bconv_form *form = hwgq_kernels_get(i)->forms; form->name; form++) {
       if (!name || strcmp(name, form->name) == 0) return HWGQ_OK;
     }
   }
-  return hwgq_fail(error, HWGQ_ERROR_INVALID, "form '%.40s' is not known: choose lookup6, lookup4 or popcount", name);
+  return hwgq_fail(error, HWGQ_ERROR_INVALID, "form '%.40s' is not known: choose sliced, lookup6, lookup4 or popcount", name);
 }
 
 /* Pixels become network input values by table. Networks of more than three channels take pixels as they are. */

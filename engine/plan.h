@@ -3,6 +3,7 @@
  * plan.c        creates and describes plans
  * plan_build.c  walks the network and decides which layers form a stage
  * plan_conv.c   packs the weights of convolutions and linear layers
+ * plan_sliced.c  the same for bit-sliced convolutions
  * plan_epilogue.c  folds what follows an accumulator
  * plan_buffers.c   gives tensors their place
  * run*.c        execute stages */
@@ -98,10 +99,37 @@ struct plan_group {
   const uint32_t *masks; /* binary: [count], the group's channels in each word */
 };
 
+/* Out channels of one group that share a tile shape (plan_sliced.c). */
+struct sliced_part {
+  int group, first_block, block_count; /* blocks of HWGQ_LANES out channels */
+  int blocks;                          /* of the kernel's lanes */
+  int pixel_lanes, pixels;             /* lanes per output pixel (a power of two from 32 on), output pixels of a tile */
+  int tile_height, tile_width;
+  int source_rows, source_columns; /* input pixels that a tile reads */
+  const uint8_t *weights;          /* [blocks][weight_step]: rows [source row][source column][channel], a row of zeros */
+  size_t weight_step;
+  uint32_t zero;
+  const uint32_t *thresholds; /* [blocks][sum_planes + 2][levels][lanes / 32], + bound */
+};
+
+/* A bit-sliced convolution. Offsets are into the stage's memory of one run. */
+struct plan_sliced {
+  const struct hwgq_sliced *kernels;
+  int lanes, sum_planes;
+  int32_t bound; /* no sum of levels times +-1 is beyond -bound .. bound */
+  int part_count;
+  struct sliced_part *parts;
+  int tile_rows;               /* the highest tile */
+  int input_rows, output_rows; /* of the rings */
+  size_t usual, offsets_step, list_step;
+  size_t bytes, offsets, counts, totals, sources, list, sums, masks, pooled, output;
+};
+
 /* A convolution, or a linear layer as a convolution whose kernel is its whole input. */
 struct plan_conv {
   bool binary;
-  const struct hwgq_bconv_form *form; /* binary */
+  const struct hwgq_bconv_form *form; /* binary, not sliced */
+  struct plan_sliced *sliced;         /* binary, or NULL */
   const uint8_t *tables;              /* of the form's codes, NULL for none */
   struct hwgq_shape in, out;          /* out: before pooling */
   struct plan_window window;
@@ -137,8 +165,8 @@ struct plan_linear {
   const float *weights; /* [out][weight_step], inputs in the tensor's order */
 };
 
-enum { PLAN_TEMPORARIES = 7 };
-enum { TEMP_ACCUMULATORS, TEMP_POOLED, TEMP_SUMS, TEMP_CORRECTIONS, TEMP_PLANE, TEMP_BITS, TEMP_CODES };
+enum { PLAN_TEMPORARIES = 8 };
+enum { TEMP_ACCUMULATORS, TEMP_POOLED, TEMP_SUMS, TEMP_CORRECTIONS, TEMP_PLANE, TEMP_BITS, TEMP_CODES, TEMP_SLICED };
 
 struct plan_frame; /* of one run */
 
@@ -208,10 +236,33 @@ enum hwgq_status plan_add_tensor(struct plan_builder *builder, enum plan_format 
 /* Appends a zeroed stage. The pointer is good until the next stage is added. */
 enum hwgq_status plan_add_stage(struct plan_builder *builder, struct plan_stage **stage);
 enum hwgq_status plan_build(struct plan_builder *builder);
-/* plan_conv.c: fills stage->conv or stage->linear from a layer and its input tensor. `flip` [out_channels]: channels whose
- * weights change sign. */
-enum hwgq_status plan_pack_conv(struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *layer,
-                                const struct plan_tensor *input, const struct hwgq_layer *pool, const bool *flip);
+/* What packing a layer's weights needs to know. `flip` [out_channels]: channels whose weights change sign, or NULL. */
+struct plan_packing {
+  const struct plan_conv *conv;
+  const struct hwgq_layer *layer;
+  const bool *flip;
+  size_t fan_in, taps, channels; /* channels of a group's input */
+};
+
+/* plan_conv.c: fills stage->conv, but for the weights, from a layer and its input tensor, and the epilogue's blocks. */
+enum hwgq_status plan_shape_conv(struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *layer,
+                                 const struct plan_tensor *input, const struct hwgq_layer *pool);
+/* The weights. */
+enum hwgq_status plan_pack_conv(struct plan_builder *builder, struct plan_stage *stage, const struct plan_packing *packing,
+                                const struct plan_tensor *input);
+struct plan_packing plan_packing_of(const struct plan_builder *builder, const struct plan_stage *stage,
+                                    const struct hwgq_layer *layer, const bool *flip);
+/* Bits of one block: weights[tap][word of the group][block->lanes], zeroed before; tap_sums [tap][HWGQ_LANES] (or NULL) get the
+ * sums of the +-1 weights. */
+void plan_pack_bits(const struct plan_packing *packing, const struct plan_block *block, uint32_t *weights, int32_t *tap_sums);
+/* Zeroed memory of the plan; an error when the plan becomes too large. */
+enum hwgq_status plan_allocate_weights(struct plan_builder *builder, const struct hwgq_layer *layer, uint64_t bytes,
+                                       void **memory);
+/* plan_sliced.c: whether a shaped and folded convolution will be bit-sliced, and its weights and thresholds. */
+bool plan_choose_sliced(const struct hwgq_plan *plan, const struct hwgq_layer *layer, const struct plan_tensor *input,
+                        const struct plan_conv *conv, const struct plan_epilogue *epilogue);
+enum hwgq_status plan_slice(struct plan_builder *builder, struct plan_stage *stage, const struct plan_packing *packing,
+                            const struct plan_tensor *input);
 /* How a binary layer will be computed. */
 const struct hwgq_bconv_form *plan_choose_form(const struct plan_builder *builder, const struct hwgq_layer *layer,
                                                const struct plan_tensor *input);
@@ -230,6 +281,7 @@ enum hwgq_status plan_place_buffers(struct plan_builder *builder);
 
 void run_input(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
 void run_conv(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+void run_sliced(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
 void run_linear(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
 void run_chain(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
 void run_unpack(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);

@@ -65,6 +65,70 @@ struct hwgq_bconv_form {
   void (*encode)(const struct hwgq_encode_job *job);
 };
 
+/* Bit-sliced convolutions: a vector holds one bit of the sums of LANES (pixel, out channel) pairs, and the weights of one input
+ * channel of one input pixel of a tile (a source) for all of these pairs are a row of LANES bits. Only channels whose
+ * activation bit is set are visited: their rows are added up by full adders on whole vectors. */
+enum { HWGQ_SLICED_PLANES = 24, HWGQ_SLICED_LEVELS = 15, HWGQ_SLICED_SLACK = 32, HWGQ_SLICED_MAX_DWORDS = 16 };
+
+/* Packed pixels to lists: for each plane of each pixel, the row offsets (channel * LANES / 8 bytes) of the channels whose bit
+ * is set. `offsets_step` is at least the number of channels, rounded up to 16, + HWGQ_SLICED_SLACK. */
+struct hwgq_sliced_list_job {
+  const uint32_t *input; /* [pixels][words][planes] */
+  size_t pixels, pixel_step;
+  int words, planes;
+  uint32_t *offsets; /* [pixels][planes][offsets_step] */
+  size_t offsets_step;
+  uint16_t *counts; /* [pixels][planes] */
+};
+
+struct hwgq_sliced_source {
+  const uint32_t *offsets; /* [planes][offsets_step] */
+  const uint16_t *counts;  /* [planes] */
+  uint32_t add;            /* offset of the source's rows */
+};
+
+/* sums = for each block of LANES pairs, sum over planes of 2^plane * (rows of the sources' lists of that plane). */
+struct hwgq_sliced_job {
+  const struct hwgq_sliced_source *sources;
+  int source_count, planes;
+  size_t offsets_step, usual; /* usual: multiple of 16; most lists are not longer */
+  const uint8_t *weights;     /* [blocks][weight_step bytes]: rows; the row at `zero` is 0 */
+  size_t weight_step;
+  uint32_t zero;
+  int blocks;
+  uint32_t *list;                 /* [planes][list_step]: memory for all sources' lists, joined */
+  size_t list_step;               /* sources * channels + HWGQ_SLICED_SLACK + usual, at least */
+  size_t counts[HWGQ_MAX_PLANES]; /* of the joined lists: set by the kernel */
+  void *sums;                     /* [blocks][sum_planes][LANES / 8 bytes] */
+  int sum_planes;                 /* 4 to HWGQ_SLICED_PLANES, enough for the largest sum */
+};
+
+/* For one block: masks[j] = (2 * sum + start >= thresholds[j]), bit-sliced. */
+struct hwgq_sliced_compare_job {
+  const void *sums; /* [sum_planes][LANES / 8] */
+  int sum_planes, levels;
+  const uint32_t *start;  /* [LANES / 32] */
+  const void *thresholds; /* [sum_planes + 2][levels][LANES / 8] */
+  void *masks;            /* [levels][LANES / 8] */
+};
+
+/* For one block: 2 * sum + start as int32. */
+struct hwgq_sliced_unpack_job {
+  const void *sums;
+  int sum_planes;
+  const uint32_t *start; /* [LANES / 32] */
+  int32_t **sums_of;     /* [LANES / 32]: where 32 sums go */
+};
+
+/* The bit-sliced kernels of an instruction set; lanes 0: it has none. */
+struct hwgq_sliced {
+  int lanes;
+  void (*list)(const struct hwgq_sliced_list_job *job);
+  void (*sum)(struct hwgq_sliced_job *job);
+  void (*compare)(const struct hwgq_sliced_compare_job *job);
+  void (*unpack)(const struct hwgq_sliced_unpack_job *job);
+};
+
 /* Weighted population counts of whole pixels: sums[i] = sum over words and planes of 2^plane * popcount(word & mask). */
 struct hwgq_sums_job {
   const uint32_t *input;
@@ -132,8 +196,9 @@ struct hwgq_linear_job {
 };
 
 struct hwgq_kernels {
-  const char *name;                               /* "scalar", "avx2", "avx512" */
-  struct hwgq_bconv_form forms[HWGQ_MAX_FORMS];   /* preferred first; the last one takes everything; then name NULL */
+  const char *name;                             /* "scalar", "avx2", "avx512" */
+  struct hwgq_bconv_form forms[HWGQ_MAX_FORMS]; /* preferred first; the last one takes everything; then name NULL */
+  struct hwgq_sliced sliced;
   void (*fconv)(const struct hwgq_conv_job *job); /* float32 fused multiply-add, from 0 */
   void (*sums)(const struct hwgq_sums_job *job);
   void (*pack_i32)(const struct hwgq_pack_job *job);
@@ -188,6 +253,15 @@ void hwgq_pool_f64(const struct hwgq_pool_job *job);
 HWGQ_DECLARE_KERNELS(scalar);
 HWGQ_DECLARE_KERNELS(avx2);
 HWGQ_DECLARE_KERNELS(avx512);
+
+#define HWGQ_DECLARE_SLICED(isa)                                                                                               \
+  void hwgq_sliced_list_##isa(const struct hwgq_sliced_list_job *job);                                                         \
+  void hwgq_sliced_sum_##isa(struct hwgq_sliced_job *job);                                                                     \
+  void hwgq_sliced_compare_##isa(const struct hwgq_sliced_compare_job *job);                                                   \
+  void hwgq_sliced_unpack_##isa(const struct hwgq_sliced_unpack_job *job)
+HWGQ_DECLARE_SLICED(scalar);
+HWGQ_DECLARE_SLICED(avx2);
+HWGQ_DECLARE_SLICED(avx512);
 
 void hwgq_bconv_lookup4_avx2(const struct hwgq_conv_job *job);
 void hwgq_bconv_lookup4_avx512(const struct hwgq_conv_job *job);
