@@ -80,7 +80,7 @@ test-deps:
 ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
 ifeq ($(ARCH),x86_64)
 $(BUILD)/%_avx2.o: ISA_FLAGS := -mavx2 -mfma -mbmi -mbmi2 -mpopcnt
-$(BUILD)/%_avx512.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vpopcntdq -mavx2 -mfma -mbmi -mbmi2 -mpopcnt \
+$(BUILD)/%_avx512.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vpopcntdq -mavx512vbmi2 -mavx2 -mfma -mbmi -mbmi2 -mpopcnt \
 	-mprefer-vector-width=512
 $(BUILD)/%_avx512vbmi.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vpopcntdq -mavx2 -mfma -mbmi \
 	-mbmi2 -mpopcnt -mprefer-vector-width=512

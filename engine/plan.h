@@ -106,9 +106,10 @@ struct sliced_part {
   int pixel_lanes, pixels;             /* lanes per output pixel (a power of two from 32 on), output pixels of a tile */
   int tile_height, tile_width;
   int source_rows, source_columns; /* input pixels that a tile reads */
-  const uint8_t *weights;          /* [blocks][weight_step]: rows [source row][source column][channel], a row of zeros */
-  size_t weight_step;
-  uint32_t zero;
+  const uint8_t *weights;          /* [blocks][weight_step]: [parts][part_step]: rows [source][channel], a row of zeros */
+  size_t weight_step, part_step;
+  int part_sources; /* of all parts but the last, which may have fewer */
+  uint16_t zero;
   const uint32_t *thresholds; /* [blocks][sum_planes + 2][levels][lanes / 32], + bound */
 };
 
@@ -121,7 +122,7 @@ struct plan_sliced {
   struct sliced_part *parts;
   int tile_rows;               /* the highest tile */
   int input_rows, output_rows; /* of the rings */
-  size_t usual, offsets_step, list_step;
+  size_t usual, offsets_step;
   size_t bytes, offsets, counts, totals, sources, list, sums, masks, pooled, output;
 };
 

@@ -9,7 +9,7 @@
 
 #include "engine/plan.h"
 
-enum { MAX_SOURCES = 4096 };
+enum { MAX_SOURCES = 65536, MAX_ROWS = 8192 /* that 16-bit offsets reach with 512 lanes */ };
 
 /* Height and width of a tile of 1, 2, 4, 8 or 16 pixels. */
 static void set_tile(struct sliced_part *part, const struct plan_window *window) {
@@ -26,7 +26,7 @@ static int lanes_for(int channels) {
 }
 
 static bool window_fits(const struct plan_window *window) {
-  return (int64_t)window->kernel_height * window->kernel_width <= MAX_SOURCES / 16;
+  return (int64_t)window->kernel_height * window->kernel_width <= MAX_SOURCES / 64;
 }
 
 static bool can_slice(const struct hwgq_plan *plan, const struct hwgq_layer *layer, const struct plan_tensor *input,
@@ -35,7 +35,7 @@ static bool can_slice(const struct hwgq_plan *plan, const struct hwgq_layer *lay
   const int groups = conv->group_count, channels = conv->in.channels / groups;
   if (plan->kernels->sliced.lanes == 0 || coding->sign || coding->thermometer || !window_fits(&conv->window)) return false;
   if (groups > 1 && channels % 32 != 0) return false;
-  if (channels > 16384 || layer->out_channels / groups > 1 << 16) return false;
+  if (channels > MAX_ROWS - 1 || layer->out_channels / groups > 1 << 16) return false;
   const int64_t bound = (int64_t)channels * conv->window.kernel_height * conv->window.kernel_width * coding->levels;
   if (bound >= (int64_t)1 << (HWGQ_SLICED_PLANES - 2)) return false;
   return epilogue->pack ? !epilogue->unaligned && epilogue->levels <= HWGQ_SLICED_LEVELS : !conv->pooled;
@@ -92,6 +92,7 @@ static void place_block(const struct plan_conv *conv, const struct sliced_part *
                         int dword, uint8_t *rows) {
   const struct plan_window *w = &conv->window;
   const size_t channels = (size_t)(conv->in.channels / conv->group_count);
+  const size_t part_sources = (size_t)part->part_sources;
   const size_t row_dwords = (size_t)conv->sliced->lanes / 32, pixel_dwords = (size_t)part->pixel_lanes / 32;
   for (int tap = 0; tap < w->kernel_height * w->kernel_width; tap++) {
     for (int word = 0; word < words; word++) {
@@ -103,7 +104,9 @@ static void place_block(const struct plan_conv *conv, const struct sliced_part *
         const int row = pixel / part->tile_width * w->stride_height + tap / w->kernel_width;
         const int column = pixel % part->tile_width * w->stride_width + tap % w->kernel_width;
         const size_t source = (size_t)row * (size_t)part->source_columns + (size_t)column;
-        uint8_t *to = rows + 4 * ((source * channels + first) * row_dwords + (size_t)pixel * pixel_dwords + (size_t)dword);
+        uint8_t *to =
+            rows + source / part_sources * part->part_step +
+            4 * ((source % part_sources * channels + first) * row_dwords + (size_t)pixel * pixel_dwords + (size_t)dword);
         for (size_t c = 0; c < count; c++) memcpy(to + 4 * c * row_dwords, &by_channel[c], sizeof by_channel[c]);
       }
     }
@@ -112,14 +115,14 @@ static void place_block(const struct plan_conv *conv, const struct sliced_part *
 
 static enum hwgq_status pack_part(struct plan_builder *builder, const struct plan_conv *conv, struct sliced_part *part,
                                   const struct plan_packing *packing, size_t *total) {
-  const size_t channels = (size_t)(conv->in.channels / conv->group_count), row_bytes = (size_t)conv->sliced->lanes / 8;
-  const uint64_t rows = (uint64_t)part->source_rows * (uint64_t)part->source_columns * channels;
-  if (rows * row_bytes > UINT32_MAX / 2) {
-    return hwgq_fail(builder->error, HWGQ_ERROR_LIMIT, "layer '%s': its kernel is too large: use a smaller kernel",
-                     packing->layer->name);
-  }
-  part->zero = (uint32_t)(rows * row_bytes);
-  part->weight_step = part->zero + row_bytes;
+  const int channels = conv->in.channels / conv->group_count, sources = part->source_rows * part->source_columns;
+  const size_t row_bytes = (size_t)conv->sliced->lanes / 8;
+  part->part_sources = (MAX_ROWS - 1) / channels < sources ? (MAX_ROWS - 1) / channels : sources;
+  const size_t part_rows = (size_t)part->part_sources * (size_t)channels,
+               parts = (size_t)((sources - 1) / part->part_sources + 1);
+  part->zero = (uint16_t)(part_rows * row_bytes / HWGQ_SLICED_UNIT);
+  part->part_step = (part_rows + 1) * row_bytes;
+  part->weight_step = parts * part->part_step;
   uint8_t *weights;
   enum hwgq_status status =
       plan_allocate_weights(builder, packing->layer, (uint64_t)part->blocks * part->weight_step, (void **)&weights);
@@ -192,19 +195,18 @@ static void plan_memory(struct plan_conv *conv, const struct plan_coding *coding
     if (n > sources) sources = n;
     if ((uint64_t)part->blocks > blocks) blocks = (uint64_t)part->blocks;
   }
-  s->usual = (size_t)(channels * 3 / 8 + 15) / 16 * 16;
-  s->offsets_step = (size_t)(channels + 15) / 16 * 16 + HWGQ_SLICED_SLACK;
-  s->list_step = (size_t)(sources * channels) + s->usual + HWGQ_SLICED_SLACK;
+  s->usual = (size_t)(channels * 3 / 8 + 31) / 32 * 32;
+  s->offsets_step = (size_t)channels + HWGQ_SLICED_SLACK;
   s->input_rows = (s->tile_rows - 1) * conv->window.stride_height + conv->window.kernel_height;
   if (s->input_rows > conv->in.height) s->input_rows = conv->in.height;
   s->output_rows = (conv->pooled ? conv->pool.kernel_height : 1) + s->tile_rows;
   const uint64_t input_pixels = (uint64_t)s->input_rows * row_pixels;
   const uint64_t output_pixels = (uint64_t)s->output_rows * (uint64_t)conv->out.width;
-  s->offsets = reserve(s, input_pixels * planes * s->offsets_step * sizeof(uint32_t));
+  s->offsets = reserve(s, input_pixels * planes * s->offsets_step * sizeof(uint16_t));
   s->counts = reserve(s, input_pixels * planes * sizeof(uint16_t));
   s->totals = reserve(s, input_pixels * sizeof(int32_t));
   s->sources = reserve(s, sources * sizeof(struct hwgq_sliced_source));
-  s->list = reserve(s, planes * s->list_step * sizeof(uint32_t));
+  s->list = reserve(s, (MAX_ROWS + s->usual + HWGQ_SLICED_SLACK) * sizeof(uint16_t));
   s->sums = reserve(s, blocks * (uint64_t)s->sum_planes * (uint64_t)s->lanes / 8);
   s->masks = reserve(s, (uint64_t)HWGQ_SLICED_LEVELS * (uint64_t)s->lanes / 8);
   s->pooled = reserve(s, conv->pooled ? (uint64_t)epilogue->levels * out_words * sizeof(uint32_t) : 0);

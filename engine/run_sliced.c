@@ -16,11 +16,12 @@ struct sliced_run {
   const uint32_t *input_data;
   void *output_data;
   const float *residual;
-  uint32_t *offsets;
+  uint16_t *offsets;
   uint16_t *counts;
   int32_t *totals;
   struct hwgq_sliced_source *sources;
-  uint32_t *list, *masks, *pooled;
+  uint16_t *list;
+  uint32_t *masks, *pooled;
   uint8_t *sums;
   uint32_t *marks;       /* [ring row][x][levels][out word] */
   int32_t *accumulators; /* [out block][ring row][x][HWGQ_LANES] */
@@ -71,7 +72,7 @@ static void clip(int start, int count, int size, int *first, int *end) {
 static int make_sources(const struct sliced_run *run, const struct sliced_part *part, int y, int x) {
   const struct plan_conv *conv = run->conv;
   const size_t planes = (size_t)run->input->coding.planes;
-  const uint32_t source_bytes = (uint32_t)(conv->in.channels / conv->group_count) * (uint32_t)(run->sliced->lanes / 8);
+  const int step = conv->in.channels / conv->group_count * (run->sliced->lanes / 8) / HWGQ_SLICED_UNIT;
   const int top = y * conv->window.stride_height - conv->window.pad_height;
   const int left = x * conv->window.stride_width - conv->window.pad_width;
   int first_row, end_row, first_column, end_column, count = 0;
@@ -79,11 +80,12 @@ static int make_sources(const struct sliced_run *run, const struct sliced_part *
   clip(left, part->source_columns, conv->in.width, &first_column, &end_column);
   for (int row = first_row; row < end_row; row++) {
     size_t pixel = ring_pixel(run, part->group, row, first_column);
-    uint32_t source = (uint32_t)((row - top) * part->source_columns + first_column - left);
+    int source = (row - top) * part->source_columns + first_column - left;
     for (int column = first_column; column < end_column; column++, pixel++, source++) {
       run->sources[count++] = (struct hwgq_sliced_source){.offsets = run->offsets + pixel * planes * run->sliced->offsets_step,
                                                           .counts = run->counts + pixel * planes,
-                                                          .add = source * source_bytes};
+                                                          .part = (uint16_t)(source / part->part_sources),
+                                                          .add = (uint16_t)(source % part->part_sources * step)};
     }
   }
   return count;
@@ -176,19 +178,19 @@ static void unpack_block(const struct sliced_run *run, const struct sliced_part 
 static void run_tile(const struct sliced_run *run, const struct sliced_part *part, int y, int x) {
   const struct plan_sliced *sliced = run->sliced;
   const bool pack = run->stage->epilogue.pack;
-  struct hwgq_sliced_job job = {.sources = run->sources,
-                                .source_count = make_sources(run, part, y, x),
-                                .planes = run->input->coding.planes,
-                                .offsets_step = sliced->offsets_step,
-                                .usual = sliced->usual,
-                                .weights = part->weights,
-                                .weight_step = part->weight_step,
-                                .zero = part->zero,
-                                .blocks = part->blocks,
-                                .list = run->list,
-                                .list_step = sliced->list_step,
-                                .sums = run->sums,
-                                .sum_planes = sliced->sum_planes};
+  const struct hwgq_sliced_job job = {.sources = run->sources,
+                                      .source_count = make_sources(run, part, y, x),
+                                      .planes = run->input->coding.planes,
+                                      .offsets_step = sliced->offsets_step,
+                                      .usual = sliced->usual,
+                                      .weights = part->weights,
+                                      .weight_step = part->weight_step,
+                                      .part_step = part->part_step,
+                                      .zero = part->zero,
+                                      .blocks = part->blocks,
+                                      .list = run->list,
+                                      .sums = run->sums,
+                                      .sum_planes = sliced->sum_planes};
   uint32_t start[HWGQ_SLICED_MAX_DWORDS];
   sliced->kernels->sum(&job);
   set_start(run, part, y, x, pack ? sliced->bound : 0, start);
@@ -303,11 +305,11 @@ void run_sliced(const struct hwgq_plan *plan, const struct plan_stage *stage, co
                            .input_data = plan_data(plan, frame, stage->inputs[0]),
                            .output_data = plan_data(plan, frame, stage->output),
                            .residual = stage->epilogue.residual ? plan_data(plan, frame, stage->inputs[1]) : NULL,
-                           .offsets = (uint32_t *)(void *)(memory + s->offsets),
+                           .offsets = (uint16_t *)(void *)(memory + s->offsets),
                            .counts = (uint16_t *)(void *)(memory + s->counts),
                            .totals = (int32_t *)(void *)(memory + s->totals),
                            .sources = (struct hwgq_sliced_source *)(void *)(memory + s->sources),
-                           .list = (uint32_t *)(void *)(memory + s->list),
+                           .list = (uint16_t *)(void *)(memory + s->list),
                            .masks = (uint32_t *)(void *)(memory + s->masks),
                            .pooled = (uint32_t *)(void *)(memory + s->pooled),
                            .sums = memory + s->sums,

@@ -67,40 +67,45 @@ struct hwgq_bconv_form {
 
 /* Bit-sliced convolutions: a vector holds one bit of the sums of LANES (pixel, out channel) pairs, and the weights of one input
  * channel of one input pixel of a tile (a source) for all of these pairs are a row of LANES bits. Only channels whose
- * activation bit is set are visited: their rows are added up by full adders on whole vectors. */
-enum { HWGQ_SLICED_PLANES = 24, HWGQ_SLICED_LEVELS = 15, HWGQ_SLICED_SLACK = 32, HWGQ_SLICED_MAX_DWORDS = 16 };
+ * activation bit is set are visited: their rows are added up by full adders on whole vectors. Offsets of rows are 16 bits, in
+ * units of HWGQ_SLICED_UNIT bytes; sources whose rows lie farther apart belong to different parts. */
+enum {
+  HWGQ_SLICED_PLANES = 24,
+  HWGQ_SLICED_LEVELS = 15,
+  HWGQ_SLICED_SLACK = 64, /* offsets that kernels may write beyond the last */
+  HWGQ_SLICED_MAX_DWORDS = 16,
+  HWGQ_SLICED_UNIT = 8
+};
 
-/* Packed pixels to lists: for each plane of each pixel, the row offsets (channel * LANES / 8 bytes) of the channels whose bit
- * is set. `offsets_step` is at least the number of channels, rounded up to 16, + HWGQ_SLICED_SLACK. */
+/* Packed pixels to lists: for each plane of each pixel, the row offsets (channel * LANES / 64) of the channels whose bit is
+ * set. `offsets_step` is at least the number of channels + HWGQ_SLICED_SLACK. */
 struct hwgq_sliced_list_job {
   const uint32_t *input; /* [pixels][words][planes] */
   size_t pixels, pixel_step;
   int words, planes;
-  uint32_t *offsets; /* [pixels][planes][offsets_step] */
+  uint16_t *offsets; /* [pixels][planes][offsets_step] */
   size_t offsets_step;
   uint16_t *counts; /* [pixels][planes] */
 };
 
 struct hwgq_sliced_source {
-  const uint32_t *offsets; /* [planes][offsets_step] */
+  const uint16_t *offsets; /* [planes][offsets_step] */
   const uint16_t *counts;  /* [planes] */
-  uint32_t add;            /* offset of the source's rows */
+  uint16_t part, add;      /* of the weights; offset of the source's rows in it. Parts do not decrease. */
 };
 
 /* sums = for each block of LANES pairs, sum over planes of 2^plane * (rows of the sources' lists of that plane). */
 struct hwgq_sliced_job {
   const struct hwgq_sliced_source *sources;
   int source_count, planes;
-  size_t offsets_step, usual; /* usual: multiple of 16; most lists are not longer */
-  const uint8_t *weights;     /* [blocks][weight_step bytes]: rows; the row at `zero` is 0 */
-  size_t weight_step;
-  uint32_t zero;
+  size_t offsets_step, usual; /* usual: multiple of 32, at most offsets_step; most lists are not longer */
+  const uint8_t *weights;     /* [blocks][weight_step bytes]: [parts][part_step bytes]: rows */
+  size_t weight_step, part_step;
+  uint16_t zero; /* offset of a row of zeros in every part */
   int blocks;
-  uint32_t *list;                 /* [planes][list_step]: memory for all sources' lists, joined */
-  size_t list_step;               /* sources * channels + HWGQ_SLICED_SLACK + usual, at least */
-  size_t counts[HWGQ_MAX_PLANES]; /* of the joined lists: set by the kernel */
-  void *sums;                     /* [blocks][sum_planes][LANES / 8 bytes] */
-  int sum_planes;                 /* 4 to HWGQ_SLICED_PLANES, enough for the largest sum */
+  uint16_t *list; /* memory for the lists of a plane of the sources of a part, joined, + HWGQ_SLICED_SLACK + usual */
+  void *sums;     /* [blocks][sum_planes][LANES / 8 bytes] */
+  int sum_planes; /* 6 to HWGQ_SLICED_PLANES, enough for the largest sum */
 };
 
 /* For one block: masks[j] = (2 * sum + start >= thresholds[j]), bit-sliced. */
@@ -124,7 +129,7 @@ struct hwgq_sliced_unpack_job {
 struct hwgq_sliced {
   int lanes;
   void (*list)(const struct hwgq_sliced_list_job *job);
-  void (*sum)(struct hwgq_sliced_job *job);
+  void (*sum)(const struct hwgq_sliced_job *job);
   void (*compare)(const struct hwgq_sliced_compare_job *job);
   void (*unpack)(const struct hwgq_sliced_unpack_job *job);
 };
@@ -256,7 +261,7 @@ HWGQ_DECLARE_KERNELS(avx512);
 
 #define HWGQ_DECLARE_SLICED(isa)                                                                                               \
   void hwgq_sliced_list_##isa(const struct hwgq_sliced_list_job *job);                                                         \
-  void hwgq_sliced_sum_##isa(struct hwgq_sliced_job *job);                                                                     \
+  void hwgq_sliced_sum_##isa(const struct hwgq_sliced_job *job);                                                               \
   void hwgq_sliced_compare_##isa(const struct hwgq_sliced_compare_job *job);                                                   \
   void hwgq_sliced_unpack_##isa(const struct hwgq_sliced_unpack_job *job)
 HWGQ_DECLARE_SLICED(scalar);

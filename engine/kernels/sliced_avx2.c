@@ -41,24 +41,22 @@ INLINE V bit_of(const uint32_t *words, int i) {
   return _mm256_srai_epi32(v, 31);
 }
 
-INLINE void copy_offsets(uint32_t *to, const uint32_t *from, uint32_t add) {
-  const V adds = _mm256_set1_epi32((int)add);
-  _mm256_storeu_si256((V *)to, _mm256_add_epi32(_mm256_loadu_si256((const V *)from), adds));
-  _mm256_storeu_si256((V *)(to + 8), _mm256_add_epi32(_mm256_loadu_si256((const V *)(from + 8)), adds));
+INLINE void copy_offsets(uint16_t *to, const uint16_t *from, uint16_t add) {
+  const V adds = _mm256_set1_epi16((short)add);
+  _mm256_storeu_si256((V *)to, _mm256_add_epi16(_mm256_loadu_si256((const V *)from), adds));
+  _mm256_storeu_si256((V *)(to + 16), _mm256_add_epi16(_mm256_loadu_si256((const V *)(from + 16)), adds));
 }
 
-/* Numbers of the set bits of every four bits, a byte each. */
-static const uint32_t nibble_bits[16] = {0,    0x00,   0x01,   0x0100,   0x02,   0x0200,   0x0201,   0x020100,
-                                         0x03, 0x0300, 0x0301, 0x030100, 0x0302, 0x030200, 0x030201, 0x03020100};
+/* Offsets of the set bits of every four bits, a byte each: bit numbers * LANES / 64. */
+static const uint32_t nibble_offsets[16] = {0,  0x00,   0x04,   0x0400,   0x08,   0x0800,   0x0804,   0x080400,
+                                            12, 0x0c00, 0x0c04, 0x0c0400, 0x0c08, 0x0c0800, 0x0c0804, 0x0c080400};
 
-INLINE uint32_t append(uint32_t *to, uint32_t bits, uint32_t first) {
-  uint32_t count = 0;
-  for (int i = 0; i < 8; i++, bits >>= 4, first += 4 * (LANES / 8)) {
-    const __m128i index = _mm_cvtepu8_epi32(_mm_cvtsi32_si128((int)nibble_bits[bits & 15]));
-    _mm_storeu_si128((__m128i *)(to + count), _mm_add_epi32(_mm_slli_epi32(index, 5), _mm_set1_epi32((int)first)));
-    count += (uint32_t)__builtin_popcount(bits & 15);
+INLINE void append(uint16_t *to, uint32_t bits, uint16_t first) {
+  for (int i = 0; i < 8; i++, bits >>= 4, first = (uint16_t)(first + 16)) {
+    const __m128i offsets = _mm_cvtepu8_epi16(_mm_cvtsi32_si128((int)nibble_offsets[bits & 15]));
+    _mm_storel_epi64((__m128i *)to, _mm_add_epi16(offsets, _mm_set1_epi16((short)first)));
+    to += __builtin_popcount(bits & 15);
   }
-  return count;
 }
 
 INLINE void unpack(const uint8_t *sums, int planes, uint32_t start, int32_t *to) {

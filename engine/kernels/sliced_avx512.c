@@ -37,18 +37,15 @@ INLINE V bit_of(const uint32_t *words, int i) {
   return _mm512_srai_epi32(v, 31);
 }
 
-INLINE void copy_offsets(uint32_t *to, const uint32_t *from, uint32_t add) {
-  _mm512_storeu_si512(to, _mm512_add_epi32(_mm512_loadu_si512(from), _mm512_set1_epi32((int)add)));
+INLINE void copy_offsets(uint16_t *to, const uint16_t *from, uint16_t add) {
+  _mm512_storeu_si512(to, _mm512_add_epi16(_mm512_loadu_si512(from), _mm512_set1_epi16((short)add)));
 }
 
-INLINE uint32_t append(uint32_t *to, uint32_t bits, uint32_t first) {
-  const V index = _mm512_set_epi32(960, 896, 832, 768, 704, 640, 576, 512, 448, 384, 320, 256, 192, 128, 64, 0);
-  const V low = _mm512_add_epi32(index, _mm512_set1_epi32((int)first));
-  const V high = _mm512_add_epi32(low, _mm512_set1_epi32(1024));
-  _mm512_storeu_si512(to, _mm512_maskz_compress_epi32((__mmask16)bits, low));
-  const uint32_t count = (uint32_t)__builtin_popcount(bits & 0xffff);
-  _mm512_storeu_si512(to + count, _mm512_maskz_compress_epi32((__mmask16)(bits >> 16), high));
-  return (uint32_t)__builtin_popcount(bits);
+INLINE void append(uint16_t *to, uint32_t bits, uint16_t first) {
+  const V steps = _mm512_set_epi16(248, 240, 232, 224, 216, 208, 200, 192, 184, 176, 168, 160, 152, 144, 136, 128, 120, 112,
+                                   104, 96, 88, 80, 72, 64, 56, 48, 40, 32, 24, 16, 8, 0);
+  const V offsets = _mm512_add_epi16(steps, _mm512_set1_epi16((short)first));
+  _mm512_storeu_si512(to, _mm512_maskz_compress_epi16(bits, offsets));
 }
 
 /* Planes first to end - 1 (at most 16) as 16-bit numbers. */

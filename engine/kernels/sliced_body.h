@@ -7,9 +7,8 @@
  *   borrow_of(n, t, b)                   of n - t - b: majority(not n, t, b)
  *   complement(x)
  *   bit_of(words, i)                     lanes of dword g are all bit i of words[g]
- *   copy_offsets(to, from, add)          to[j] = from[j] + add for 16 offsets
- *   append(to, bits, first)              first + j * LANES / 8 for each set bit j of 32; writes up to 32 offsets, returns how
- *                                        many count
+ *   copy_offsets(to, from, add)          to[j] = from[j] + add for 32 offsets
+ *   append(to, bits, first)              first + j * LANES / 64 for each set bit j of 32; may write all 32 offsets
  *   unpack(sums, planes, start, to)      to[lane] = 2 * sum + start, for 32 lanes whose planes are LANES / 8 bytes apart
  *
  * A sum is kept as planes: bit i of every lane's sum, LANES lanes in a vector. Rows of weights are added by full adders that
@@ -51,26 +50,26 @@ INLINE void settle(const struct counter *counter, int level, int planes, uint8_t
   }
 }
 
-/* Row number j of the list. Two offsets are read at once: loads are what these loops have least of. */
-INLINE void rows2(const uint8_t *weights, const uint32_t *list, int j, V *a, V *b) {
-  uint64_t two;
-  memcpy(&two, list + j, sizeof two);
-  __asm__("" : "+r"(two)); /* or the compiler makes two loads of it again */
-  *a = load(weights + (uint32_t)two);
-  *b = load(weights + (two >> 32));
+/* `count` rows (4, or 2) from entry j of the list on. Entries are read four at a time: loads are what these loops have least
+ * of. */
+INLINE void read_rows(const uint8_t *weights, const uint16_t *list, int j, int count, V *rows) {
+  uint64_t four = 0;
+  memcpy(&four, list + j, (size_t)count * sizeof *list);
+  __asm__("" : "+r"(four)); /* or the compiler makes four loads of it again */
+  for (int k = 0; k < count; k++) rows[k] = load(weights + HWGQ_SLICED_UNIT * (size_t)(uint16_t)(four >> 16 * k));
 }
 
 /* Adds 16, 8, 4 or 2 rows of weight 1, 2, 4 or 8 to planes low[0] .. low[3]; returns the carry, of weight 16. */
-INLINE V add16(const uint8_t *weights, const uint32_t *list, V low[LOW]) {
+INLINE V add16(const uint8_t *weights, const uint16_t *list, V low[LOW]) {
   V w[16], a, b, d, e, f, g, h, t[2], f0, f1, e0, e1, c[8], carry;
-  for (int j = 0; j < 6; j += 2) rows2(weights, list, j, &w[j], &w[j + 1]);
+  for (int j = 0; j < 8; j += 4) read_rows(weights, list, j, 4, w + j);
   FULL_ADD(a, c[0], w[0], w[1], w[2]);
   FULL_ADD(b, c[1], w[3], w[4], w[5]);
-  for (int j = 6; j < 10; j += 2) rows2(weights, list, j, &w[j], &w[j + 1]);
+  read_rows(weights, list, 8, 4, w + 8);
   FULL_ADD(d, c[2], w[6], w[7], w[8]);
   FULL_ADD(e, c[3], a, b, d);
   FULL_ADD(h, t[0], c[0], c[1], c[2]);
-  for (int j = 10; j < 16; j += 2) rows2(weights, list, j, &w[j], &w[j + 1]);
+  read_rows(weights, list, 12, 4, w + 12);
   FULL_ADD(a, c[4], w[9], w[10], w[11]);
   FULL_ADD(f, c[5], w[12], w[13], w[14]);
   FULL_ADD(b, c[6], a, e, f);
@@ -84,9 +83,9 @@ INLINE V add16(const uint8_t *weights, const uint32_t *list, V low[LOW]) {
   return carry;
 }
 
-INLINE V add8(const uint8_t *weights, const uint32_t *list, V low[LOW]) {
+INLINE V add8(const uint8_t *weights, const uint16_t *list, V low[LOW]) {
   V w[8], a, b, d, t0, t1, f0, f1, e0, e1, carry;
-  for (int j = 0; j < 8; j += 2) rows2(weights, list, j, &w[j], &w[j + 1]);
+  for (int j = 0; j < 8; j += 4) read_rows(weights, list, j, 4, w + j);
   FULL_ADD(a, t0, w[0], w[1], w[2]);
   FULL_ADD(b, t1, w[3], w[4], w[5]);
   FULL_ADD(d, f0, a, b, w[6]);
@@ -97,23 +96,23 @@ INLINE V add8(const uint8_t *weights, const uint32_t *list, V low[LOW]) {
   return carry;
 }
 
-INLINE V add4(const uint8_t *weights, const uint32_t *list, V low[LOW]) {
+INLINE V add4(const uint8_t *weights, const uint16_t *list, V low[LOW]) {
   V w[4], a, e0, e1, carry;
-  for (int j = 0; j < 4; j += 2) rows2(weights, list, j, &w[j], &w[j + 1]);
+  read_rows(weights, list, 0, 4, w);
   FULL_ADD(a, e0, w[0], w[1], w[2]);
   FULL_ADD(low[2], e1, low[2], a, w[3]);
   FULL_ADD(low[3], carry, low[3], e0, e1);
   return carry;
 }
 
-INLINE V add2(const uint8_t *weights, const uint32_t *list, V low[LOW]) {
-  V a, b, carry;
-  rows2(weights, list, 0, &a, &b);
-  FULL_ADD(low[3], carry, low[3], a, b);
+INLINE V add2(const uint8_t *weights, const uint16_t *list, V low[LOW]) {
+  V w[2], carry;
+  read_rows(weights, list, 0, 2, w);
+  FULL_ADD(low[3], carry, low[3], w[0], w[1]);
   return carry;
 }
 
-INLINE V add_leaf(int plane, const uint8_t *weights, const uint32_t *list, V low[LOW]) {
+INLINE V add_leaf(int plane, const uint8_t *weights, const uint16_t *list, V low[LOW]) {
   return plane == 0   ? add16(weights, list, low)
          : plane == 1 ? add8(weights, list, low)
          : plane == 2 ? add4(weights, list, low)
@@ -121,7 +120,7 @@ INLINE V add_leaf(int plane, const uint8_t *weights, const uint32_t *list, V low
 }
 
 /* All rows of one plane's list: `plane` is a constant in every call. */
-INLINE void add_plane(int plane, const uint8_t *weights, const uint32_t *list, size_t count, V low[LOW],
+INLINE void add_plane(int plane, const uint8_t *weights, const uint16_t *list, size_t count, V low[LOW],
                       struct counter *counter) {
   const size_t leaf = (size_t)16 >> plane;
   size_t i = 0;
@@ -144,55 +143,63 @@ INLINE void add_plane(int plane, const uint8_t *weights, const uint32_t *list, s
 
 /* ---- the lists of a tile ------------------------------------------------------------------------------------------------- */
 
-/* Appends the sources' offsets of one plane, each with its source's part added, and as many offsets of the row of zeros as make
- * the number divisible by `leaf`. Writes up to HWGQ_SLICED_SLACK offsets too many. */
-INLINE size_t join(const struct hwgq_sliced_job *job, int plane, size_t leaf, uint32_t *list) {
+/* Appends the offsets of one plane of sources first .. end - 1, each with its source's part added, and as many offsets of the
+ * row of zeros as make the number divisible by `leaf`. */
+INLINE size_t join(const struct hwgq_sliced_job *job, int plane, int first, int end, uint16_t *list) {
+  const size_t usual = job->usual, leaf = (size_t)16 >> plane;
   size_t count = 0;
-  for (int s = 0; s < job->source_count; s++) {
+  for (int s = first; s < end; s++) {
     const struct hwgq_sliced_source *source = &job->sources[s];
-    const uint32_t *from = source->offsets + (size_t)plane * job->offsets_step;
+    const uint16_t *from = source->offsets + (size_t)plane * job->offsets_step;
     const size_t n = source->counts[plane];
-    uint32_t *to = list + count;
+    uint16_t *to = list + count;
     /* A fixed number of copies takes nearly every list, without a branch that cannot be predicted. */
     size_t i = 0;
-    for (; i < job->usual; i += 16) copy_offsets(to + i, from + i, source->add);
-    for (; i < n; i += 16) copy_offsets(to + i, from + i, source->add);
+    for (; i < usual; i += 32) copy_offsets(to + i, from + i, source->add);
+    for (; i < n; i += 32) copy_offsets(to + i, from + i, source->add);
     count += n;
   }
-  while (count % leaf) list[count++] = job->zero;
-  return count;
+  const size_t padding = (0 - count) % leaf;
+  for (size_t i = 0; i < padding; i++) list[count + i] = job->zero;
+  return count + padding;
 }
 
-void NAME(hwgq_sliced_sum)(struct hwgq_sliced_job *job) {
-  for (int block = 0; block < job->blocks; block++) {
+INLINE void add_sources(const struct hwgq_sliced_job *job, const uint8_t *weights, int first, int end, V low[LOW],
+                        struct counter *counter) {
+  for (int p = 0; p < job->planes; p++) {
+    const size_t count = join(job, p, first, end, job->list);
+    switch (p) {
+    case 0:
+      add_plane(0, weights, job->list, count, low, counter);
+      break;
+    case 1:
+      add_plane(1, weights, job->list, count, low, counter);
+      break;
+    case 2:
+      add_plane(2, weights, job->list, count, low, counter);
+      break;
+    default:
+      add_plane(3, weights, job->list, count, low, counter);
+      break;
+    }
+  }
+}
+
+void NAME(hwgq_sliced_sum)(const struct hwgq_sliced_job *job) {
+  uint8_t *sums = job->sums;
+  for (int block = 0; block < job->blocks; block++, sums += job->sum_planes * ROW_BYTES) {
     const uint8_t *weights = job->weights + (size_t)block * job->weight_step;
     struct counter counter;
     V low[LOW];
     counter.full = 0;
     for (int i = 0; i < LOW; i++) low[i] = zero();
     for (int i = LOW; i < job->sum_planes; i++) counter.plane[i] = zero();
-    uint32_t *list = job->list;
-    for (int p = 0; p < job->planes; p++) {
-      if (block == 0) job->counts[p] = join(job, p, (size_t)16 >> p, list);
-      const size_t count = job->counts[p];
-      switch (p) {
-      case 0:
-        add_plane(0, weights, list, count, low, &counter);
-        break;
-      case 1:
-        add_plane(1, weights, list, count, low, &counter);
-        break;
-      case 2:
-        add_plane(2, weights, list, count, low, &counter);
-        break;
-      default:
-        add_plane(3, weights, list, count, low, &counter);
-        break;
-      }
-      list += job->list_step;
+    for (int first = 0, end; first < job->source_count; first = end) {
+      const struct hwgq_sliced_source *source = &job->sources[first];
+      for (end = first + 1; end < job->source_count && job->sources[end].part == source->part;) end++;
+      add_sources(job, weights + source->part * job->part_step, first, end, low, &counter);
     }
     for (int i = 4; i < LOW; i++) counter.plane[i] = low[i];
-    uint8_t *sums = (uint8_t *)job->sums + (size_t)block * (size_t)job->sum_planes * ROW_BYTES;
     for (int i = 0; i < 4; i++) store(sums + i * ROW_BYTES, low[i]);
     settle(&counter, 4, job->sum_planes, sums + 4 * ROW_BYTES);
   }
@@ -230,14 +237,16 @@ void NAME(hwgq_sliced_unpack)(const struct hwgq_sliced_unpack_job *job) {
 
 void NAME(hwgq_sliced_list)(const struct hwgq_sliced_list_job *job) {
   const uint32_t *pixel = job->input;
-  uint32_t *offsets = job->offsets;
+  uint16_t *offsets = job->offsets, *counts = job->counts;
   for (size_t i = 0; i < job->pixels; i++, pixel += job->pixel_step) {
     for (int p = 0; p < job->planes; p++, offsets += job->offsets_step) {
       uint32_t count = 0;
       for (int word = 0; word < job->words; word++) {
-        count += append(offsets + count, pixel[word * job->planes + p], (uint32_t)word * 32 * ROW_BYTES);
+        const uint32_t bits = pixel[word * job->planes + p];
+        append(offsets + count, bits, (uint16_t)(word * 32 * (ROW_BYTES / HWGQ_SLICED_UNIT)));
+        count += (uint32_t)__builtin_popcount(bits);
       }
-      job->counts[i * (size_t)job->planes + (size_t)p] = (uint16_t)count;
+      *counts++ = (uint16_t)count;
     }
   }
 }

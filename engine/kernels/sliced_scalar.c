@@ -37,14 +37,12 @@ INLINE V bit_of(const uint32_t *words, int i) {
   return low * UINT32_MAX | high * UINT32_MAX << 32;
 }
 
-INLINE void copy_offsets(uint32_t *to, const uint32_t *from, uint32_t add) {
-  for (int j = 0; j < 16; j++) to[j] = from[j] + add;
+INLINE void copy_offsets(uint16_t *to, const uint16_t *from, uint16_t add) {
+  for (int j = 0; j < 32; j++) to[j] = (uint16_t)(from[j] + add);
 }
 
-INLINE uint32_t append(uint32_t *to, uint32_t bits, uint32_t first) {
-  uint32_t count = 0;
-  for (; bits; bits &= bits - 1) to[count++] = first + (uint32_t)__builtin_ctz(bits) * (LANES / 8);
-  return count;
+INLINE void append(uint16_t *to, uint32_t bits, uint16_t first) {
+  for (; bits; bits &= bits - 1) *to++ = (uint16_t)(first + (uint32_t)__builtin_ctz(bits) * (LANES / 64));
 }
 
 INLINE void unpack(const uint8_t *sums, int planes, uint32_t start, int32_t *to) {
