@@ -123,7 +123,7 @@ struct plan_sliced {
   int tile_rows;               /* the highest tile */
   int input_rows, output_rows; /* of the rings */
   size_t usual, offsets_step;
-  size_t bytes, offsets, counts, totals, sources, list, sums, masks, pooled, output;
+  size_t bytes, offsets, counts, totals, column_totals, window_totals, sources, list, sums, masks, pooled, output;
 };
 
 /* A convolution, or a linear layer as a convolution whose kernel is its whole input. */

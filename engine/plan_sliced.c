@@ -205,6 +205,8 @@ static void plan_memory(struct plan_conv *conv, const struct plan_coding *coding
   s->offsets = reserve(s, input_pixels * planes * s->offsets_step * sizeof(uint16_t));
   s->counts = reserve(s, input_pixels * planes * sizeof(uint16_t));
   s->totals = reserve(s, input_pixels * sizeof(int32_t));
+  s->column_totals = reserve(s, (uint64_t)conv->in.width * sizeof(int32_t));
+  s->window_totals = reserve(s, (uint64_t)s->tile_rows * (uint64_t)(conv->out.width * conv->group_count) * sizeof(int32_t));
   s->sources = reserve(s, sources * sizeof(struct hwgq_sliced_source));
   s->list = reserve(s, (MAX_ROWS + s->usual + HWGQ_SLICED_SLACK) * sizeof(uint16_t));
   s->sums = reserve(s, blocks * (uint64_t)s->sum_planes * (uint64_t)s->lanes / 8);

@@ -18,7 +18,7 @@ struct sliced_run {
   const float *residual;
   uint16_t *offsets;
   uint16_t *counts;
-  int32_t *totals;
+  int32_t *totals, *column_totals, *window_totals;
   struct hwgq_sliced_source *sources;
   uint16_t *list;
   uint32_t *masks, *pooled;
@@ -69,6 +69,31 @@ static void clip(int start, int count, int size, int *first, int *end) {
   *end = start + count < size ? start + count : size;
 }
 
+/* Index of an output pixel in the totals of a row of tiles: [row][group][x]. */
+static size_t window_pixel(const struct sliced_run *run, int group, int y, int x) {
+  const size_t line = (size_t)(y % run->sliced->tile_rows) * (size_t)run->conv->group_count + (size_t)group;
+  return line * (size_t)run->conv->out.width + (size_t)x;
+}
+
+/* Sums of the levels in the windows of output row y. */
+static void sum_windows(const struct sliced_run *run, int group, int y) {
+  const struct plan_conv *conv = run->conv;
+  int32_t *columns = run->column_totals, *to = run->window_totals + window_pixel(run, group, y, 0);
+  int first, end;
+  clip(y * conv->window.stride_height - conv->window.pad_height, conv->window.kernel_height, conv->in.height, &first, &end);
+  memset(columns, 0, (size_t)conv->in.width * sizeof *columns);
+  for (int row = first; row < end; row++) {
+    const int32_t *from = run->totals + ring_pixel(run, group, row, 0);
+    for (int x = 0; x < conv->in.width; x++) columns[x] += from[x];
+  }
+  for (int x = 0; x < conv->out.width; x++) {
+    clip(x * conv->window.stride_width - conv->window.pad_width, conv->window.kernel_width, conv->in.width, &first, &end);
+    int32_t total = 0;
+    for (int column = first; column < end; column++) total += columns[column];
+    to[x] = total;
+  }
+}
+
 static int make_sources(const struct sliced_run *run, const struct sliced_part *part, int y, int x) {
   const struct plan_conv *conv = run->conv;
   const size_t planes = (size_t)run->input->coding.planes;
@@ -91,22 +116,6 @@ static int make_sources(const struct sliced_run *run, const struct sliced_part *
   return count;
 }
 
-/* Sum of the levels in the window of output pixel (y, x). */
-static int32_t window_total(const struct sliced_run *run, int group, int y, int x) {
-  const struct plan_conv *conv = run->conv;
-  int first_row, end_row, first_column, end_column;
-  int32_t total = 0;
-  clip(y * conv->window.stride_height - conv->window.pad_height, conv->window.kernel_height, conv->in.height, &first_row,
-       &end_row);
-  clip(x * conv->window.stride_width - conv->window.pad_width, conv->window.kernel_width, conv->in.width, &first_column,
-       &end_column);
-  for (int row = first_row; row < end_row; row++) {
-    const int32_t *from = run->totals + ring_pixel(run, group, row, 0);
-    for (int column = first_column; column < end_column; column++) total += from[column];
-  }
-  return total;
-}
-
 /* sum(w * a) = 2 * sum(bit * a) - sum(a): with `base`, what is added to twice the bit-sliced sum, for each dword of lanes. */
 static void set_start(const struct sliced_run *run, const struct sliced_part *part, int y, int x, int32_t base,
                       uint32_t start[HWGQ_SLICED_MAX_DWORDS]) {
@@ -114,7 +123,7 @@ static void set_start(const struct sliced_run *run, const struct sliced_part *pa
   for (int pixel = 0; pixel < part->pixels; pixel++) {
     const int py = y + pixel / part->tile_width, px = x + pixel % part->tile_width;
     const bool exists = py < run->conv->out.height && px < run->conv->out.width;
-    const uint32_t value = exists ? (uint32_t)(base - window_total(run, part->group, py, px)) : 0;
+    const uint32_t value = exists ? (uint32_t)(base - run->window_totals[window_pixel(run, part->group, py, px)]) : 0;
     for (int i = 0; i < dwords; i++) start[pixel * dwords + i] = value;
   }
 }
@@ -214,6 +223,9 @@ static void compute_rows(struct sliced_run *run, int y) {
   clip(top, (sliced->tile_rows - 1) * conv->window.stride_height + conv->window.kernel_height, conv->in.height, &first, &end);
   for (int row = run->listed > first ? run->listed : first; row < end; row++) list_row(run, row);
   if (end > run->listed) run->listed = end;
+  for (int row = y; row < y + sliced->tile_rows && row < conv->out.height; row++) {
+    for (int g = 0; g < conv->group_count; g++) sum_windows(run, g, row);
+  }
   for (int i = 0; i < sliced->part_count; i++) {
     const struct sliced_part *part = &sliced->parts[i];
     for (int row = y; row < y + sliced->tile_rows && row < conv->out.height; row += part->tile_height) {
@@ -308,6 +320,8 @@ void run_sliced(const struct hwgq_plan *plan, const struct plan_stage *stage, co
                            .offsets = (uint16_t *)(void *)(memory + s->offsets),
                            .counts = (uint16_t *)(void *)(memory + s->counts),
                            .totals = (int32_t *)(void *)(memory + s->totals),
+                           .column_totals = (int32_t *)(void *)(memory + s->column_totals),
+                           .window_totals = (int32_t *)(void *)(memory + s->window_totals),
                            .sources = (struct hwgq_sliced_source *)(void *)(memory + s->sources),
                            .list = (uint16_t *)(void *)(memory + s->list),
                            .masks = (uint32_t *)(void *)(memory + s->masks),
@@ -315,6 +329,10 @@ void run_sliced(const struct hwgq_plan *plan, const struct plan_stage *stage, co
                            .sums = memory + s->sums,
                            .marks = (uint32_t *)(void *)(memory + s->output),
                            .accumulators = (int32_t *)(void *)(memory + s->output)};
+  for (int i = 0; i < s->part_count; i++) {
+    const struct sliced_part *part = &s->parts[i];
+    for (size_t at = 0; at < part->weight_step * (size_t)part->blocks; at += 64) __builtin_prefetch(part->weights + at, 0, 2);
+  }
   int computed = 0; /* rows of the convolution */
   for (int y = 0; y < conv->final.height; y++) {
     int first = y, end = y + 1;

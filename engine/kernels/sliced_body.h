@@ -55,8 +55,10 @@ INLINE void settle(const struct counter *counter, int level, int planes, uint8_t
 INLINE void read_rows(const uint8_t *weights, const uint16_t *list, int j, int count, V *rows) {
   uint64_t four = 0;
   memcpy(&four, list + j, (size_t)count * sizeof *list);
-  __asm__("" : "+r"(four)); /* or the compiler makes four loads of it again */
-  for (int k = 0; k < count; k++) rows[k] = load(weights + HWGQ_SLICED_UNIT * (size_t)(uint16_t)(four >> 16 * k));
+  for (int k = 0; k < count; k++, four >>= 16) {
+    __asm__("" : "+r"(four)); /* or the compiler makes four loads, or copies, of it */
+    rows[k] = load(weights + HWGQ_SLICED_UNIT * (size_t)(k == 3 ? four : (uint16_t)four));
+  }
 }
 
 /* Adds 16, 8, 4 or 2 rows of weight 1, 2, 4 or 8 to planes low[0] .. low[3]; returns the carry, of weight 16. */
