@@ -9,7 +9,11 @@
 
 #include "engine/plan.h"
 
-enum { MAX_SOURCES = 65536, MAX_ROWS = 8192 /* that 16-bit offsets reach with 512 lanes */ };
+enum {
+  MAX_SOURCES = 65536,
+  MAX_ROWS = 8192, /* that 16-bit offsets reach with 512 lanes */
+  MIN_PIXELS = 4   /* of the output: with fewer, weights are read from memory, where every second row is as slow as all */
+};
 
 /* Height and width of a tile of 1, 2, 4, 8 or 16 pixels. */
 static void set_tile(struct sliced_part *part, const struct plan_window *window) {
@@ -33,7 +37,7 @@ static bool can_slice(const struct hwgq_plan *plan, const struct hwgq_layer *lay
                       const struct plan_conv *conv, const struct plan_epilogue *epilogue) {
   const struct plan_coding *coding = &input->coding;
   const int groups = conv->group_count, channels = conv->in.channels / groups;
-  if (plan->kernels->sliced.lanes == 0 || coding->sign || coding->thermometer || !window_fits(&conv->window)) return false;
+  if (!hwgq_sliced_supported(plan->kernels) || coding->sign || coding->thermometer || !window_fits(&conv->window)) return false;
   if (groups > 1 && channels % 32 != 0) return false;
   if (channels > MAX_ROWS - 1 || layer->out_channels / groups > 1 << 16) return false;
   const int64_t bound = (int64_t)channels * conv->window.kernel_height * conv->window.kernel_width * coding->levels;
@@ -41,10 +45,17 @@ static bool can_slice(const struct hwgq_plan *plan, const struct hwgq_layer *lay
   return epilogue->pack ? !epilogue->unaligned && epilogue->levels <= HWGQ_SLICED_LEVELS : !conv->pooled;
 }
 
+/* Whether few enough pixels share the lanes: the more there are, the more sources of a tile are outside the windows of most. */
+static bool is_fast(const struct hwgq_kernels *kernels, const struct plan_conv *conv, int out_channels) {
+  const int per_group = out_channels / conv->group_count, lanes = kernels->sliced.lanes;
+  const int pixels = per_group >= lanes ? 1 : lanes / lanes_for(per_group);
+  return pixels <= hwgq_sliced_pixels(kernels) && plan_pixels(conv->out) >= MIN_PIXELS;
+}
+
 bool plan_choose_sliced(const struct hwgq_plan *plan, const struct hwgq_layer *layer, const struct plan_tensor *input,
                         const struct plan_conv *conv, const struct plan_epilogue *epilogue) {
   if (!can_slice(plan, layer, input, conv, epilogue)) return false;
-  return plan->form && strcmp(plan->form, "sliced") == 0;
+  return plan->form ? strcmp(plan->form, "sliced") == 0 : is_fast(plan->kernels, conv, layer->out_channels);
 }
 
 /* ---- parts --------------------------------------------------------------------------------------------------------------- */

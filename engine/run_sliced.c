@@ -7,6 +7,8 @@
 
 #include "engine/plan.h"
 
+enum { PREFETCH_BYTES = 640 << 10 };
+
 struct sliced_run {
   const struct hwgq_plan *plan;
   const struct plan_stage *stage;
@@ -304,6 +306,13 @@ static void finish_row(const struct sliced_run *run, int y) {
 
 /* ---- the stage ----------------------------------------------------------------------------------------------------------- */
 
+/* Rows are visited in an order that no hardware predicts: weights that fit the second-level cache are brought there first. */
+static void prefetch_weights(const struct sliced_part *part) {
+  const size_t bytes = part->weight_step * (size_t)part->blocks;
+  if (bytes > PREFETCH_BYTES) return;
+  for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(part->weights + at, 0, 2);
+}
+
 void run_sliced(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
   const struct plan_conv *conv = &stage->conv;
   const struct plan_sliced *s = conv->sliced;
@@ -329,10 +338,7 @@ void run_sliced(const struct hwgq_plan *plan, const struct plan_stage *stage, co
                            .sums = memory + s->sums,
                            .marks = (uint32_t *)(void *)(memory + s->output),
                            .accumulators = (int32_t *)(void *)(memory + s->output)};
-  for (int i = 0; i < s->part_count; i++) {
-    const struct sliced_part *part = &s->parts[i];
-    for (size_t at = 0; at < part->weight_step * (size_t)part->blocks; at += 64) __builtin_prefetch(part->weights + at, 0, 2);
-  }
+  for (int i = 0; i < s->part_count; i++) prefetch_weights(&s->parts[i]);
   int computed = 0; /* rows of the convolution */
   for (int y = 0; y < conv->final.height; y++) {
     int first = y, end = y + 1;

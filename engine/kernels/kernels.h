@@ -125,7 +125,7 @@ struct hwgq_sliced_unpack_job {
   int32_t **sums_of;     /* [LANES / 32]: where 32 sums go */
 };
 
-/* The bit-sliced kernels of an instruction set; lanes 0: it has none. */
+/* The bit-sliced kernels of an instruction set. */
 struct hwgq_sliced {
   int lanes;
   void (*list)(const struct hwgq_sliced_list_job *job);
@@ -227,6 +227,11 @@ bool hwgq_kernels_supported(const struct hwgq_kernels *kernels);
 bool hwgq_form_supported(const struct hwgq_bconv_form *form);
 /* Whether this CPU is faster with it than with the forms after it. */
 bool hwgq_form_preferred(const struct hwgq_bconv_form *form);
+
+/* Whether this CPU has what the set's bit-sliced kernels need beside the set itself, and up to how many pixels per tile they
+ * are faster than the forms. */
+bool hwgq_sliced_supported(const struct hwgq_kernels *kernels);
+int hwgq_sliced_pixels(const struct hwgq_kernels *kernels);
 
 /* codes.c: what a form with codes needs, per pixel of `words` words of planes. A unit is what `length` of a job counts. */
 size_t hwgq_code_elements(const struct hwgq_bconv_form *form, int words); /* uint32 per pixel */

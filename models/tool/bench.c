@@ -254,7 +254,7 @@ int command_bench(int argc, char **argv) {
   const struct option_spec specs[] = {
       {"network", OPTION_TEXT, &options.choice.name, "NAME", "with random weights, instead of a file: see hwgq describe", 0, 0},
       {"cpu", OPTION_TEXT, &options.cpu, "NAME", "kernel set: scalar, avx2, avx512 (default: HWGQ_CPU, else the best)", 0, 0},
-      {"form", OPTION_TEXT, &options.form, "NAME", "binary convolutions: lookup6, lookup4, popcount (default: the fastest)", 0,
+      {"form", OPTION_TEXT, &options.form, "NAME", "binary convolutions: sliced, lookup6, lookup4, popcount (default: the fastest)", 0,
        0},
       {"runs", OPTION_INT, &options.runs, "N", "timed runs (default 200)", 1, 1000000},
       {"json", OPTION_FLAG, &options.json, NULL, "print JSON", 0, 0},
