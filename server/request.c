@@ -48,6 +48,7 @@ struct request *request_create(struct server *server, struct MHD_Connection *con
   size_t length = strcspn(uri, "?");
   if (length > REQUEST_LOG_PATH) length = REQUEST_LOG_PATH;
   memcpy(request->path, uri, length);
+  request->reply.v2 = strncmp(uri, "/v2", 3) == 0 && (uri[3] == 0 || strchr("/?", uri[3]));
   request->bad_path = memmem(uri, strcspn(uri, "?"), "%00", 3) != NULL;
   atomic_init(&request->phase, REQUEST_NEW);
   atomic_fetch_add(&server->in_flight, 1);
@@ -102,7 +103,9 @@ static bool check_framing(struct request *request, bool *has_body) {
 /* What can be said by path, method and headers alone. */
 static void answer_headers(struct request *request, const char *path) {
   const char *allow = NULL;
-  request->route = request->bad_path ? NULL : route_find(path, request->model_name, sizeof request->model_name);
+  request->route = request->bad_path ? NULL
+                                     : route_find(path, request->model_name, sizeof request->model_name, request->model_version,
+                                                  sizeof request->model_version);
   if (!request->route) {
     reply_error(&request->reply, 404, "not_found", request->id,
                 "There is nothing at this path. Images go to POST /classify; GET / shows how.");
@@ -112,10 +115,10 @@ static void answer_headers(struct request *request, const char *path) {
     request->reply.allow = allow;
   } else if (request->route->kind == ROUTE_ANSWER) {
     request->route->answer(request);
-  } else {
+  } else if (request->route->work) {
     request->classifies = true;
     atomic_fetch_add(&request->server->classifying, 1);
-    route_classify_headers(request);
+    request->route->work->headers(request);
   }
 }
 
@@ -237,7 +240,11 @@ enum MHD_Result request_complete(struct request *request) {
   struct server *server = request->server;
   if (!watchdog_set(&server->watchdog, request->peer, PEER_BUSY, NULL)) return MHD_NO;
   if (request->reply.status) return request_send(request);
-  if (!route_classify_body(request)) return request_send(request);
+  if (!request->route->work) {
+    request->route->answer(request);
+    return request_send(request);
+  }
+  if (!request->route->work->body(request)) return request_send(request);
   if (atomic_load(&server->stopping)) {
     route_draining(request);
     return request_send(request);
@@ -292,15 +299,17 @@ static void charge_reply(struct request *request) {
 
 /* The one reply that needs no memory of its own to be written. The id's characters need no escapes. */
 static struct MHD_Response *no_memory_response(struct request *request) {
+  static const char message[] = "The server has no memory for this reply. Try again later.";
   char text[REQUEST_MAX_ID + 160];
   int length =
-      snprintf(text, sizeof text,
-               "{\"error\":{\"code\":\"out_of_memory\",\"message\":\"The server has no memory for this reply. Try again "
-               "later.\"},\"request_id\":\"%s\"}\n",
-               request->id);
+      request->reply.v2
+          ? snprintf(text, sizeof text, "{\"error\":\"%s\"}\n", message)
+          : snprintf(text, sizeof text, "{\"error\":{\"code\":\"out_of_memory\",\"message\":\"%s\"},\"request_id\":\"%s\"}\n",
+                     message, request->id);
   request->reply.status = 503;
   request->reply.content_type = REPLY_JSON;
   request->reply.retry_after = 1;
+  request->reply.header_length = 0;
   return MHD_create_response_from_buffer((size_t)length, text, MHD_RESPMEM_MUST_COPY);
 }
 
@@ -327,7 +336,7 @@ enum MHD_Result request_send(struct request *request) {
   }
   if (request->queued) {
     request->total_ns = clock_now() - request->received_ns;
-    if (reply->status == 200) route_classify_timing(request);
+    if (reply->status == 200 && request->route->work->end) request->route->work->end(request);
   }
   watchdog_set(&request->server->watchdog, request->peer, PEER_SENDING, NULL);
   charge_reply(request);
@@ -337,6 +346,11 @@ enum MHD_Result request_send(struct request *request) {
   if (!response) return MHD_NO;
   MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, reply->content_type);
   MHD_add_response_header(response, "X-Request-Id", request->id);
+  if (reply->header_length) {
+    char bytes[24];
+    snprintf(bytes, sizeof bytes, "%zu", reply->header_length);
+    MHD_add_response_header(response, "Inference-Header-Content-Length", bytes);
+  }
   if (reply->allow) MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, reply->allow);
   if (reply->retry_after) {
     char seconds[16];

@@ -63,7 +63,7 @@ static bool check_type(struct request *request) {
   return false;
 }
 
-void route_classify_headers(struct request *request) {
+static void check_headers(struct request *request) {
   const char *model = request_query(request, "model"), *top_k = request_query(request, "top_k");
   uint64_t limit = (uint64_t)request->server->config->max_body_bytes;
   if (route_not_loaded(request)) return;
@@ -130,9 +130,7 @@ static bool collect_images(struct request *request, int part_count) {
 }
 
 static bool out_of_memory(struct request *request) {
-  reply_error(&request->reply, 503, "out_of_memory", request->id,
-              "The server has no memory for this request. Try again later.");
-  request->reply.retry_after = 1;
+  route_no_memory(request);
   return false;
 }
 
@@ -155,7 +153,7 @@ static bool open_form(struct request *request, const char *type) {
   return collect_images(request, count);
 }
 
-bool route_classify_body(struct request *request) {
+static bool open_body(struct request *request) {
   const char *type = request_header(request, "Content-Type");
   if (request->body_length == 0) {
     reply_error(&request->reply, 400, "empty_body", request->id,
@@ -235,7 +233,7 @@ static enum hwgq_status classify_one(const struct request *request, int index, s
   return status;
 }
 
-void route_classify_run(struct request *request, struct classify_scratch *scratch) {
+static void run(struct request *request, struct classify_scratch *scratch) {
   const struct served_model *model = request->model;
   struct text *text = &request->reply.body;
   uint64_t pixels_left = (uint64_t)request->server->config->max_pixels;
@@ -273,7 +271,7 @@ void route_classify_run(struct request *request, struct classify_scratch *scratc
   request->reply.content_type = REPLY_JSON;
 }
 
-void route_classify_timing(struct request *request) {
+static void write_timing(struct request *request) {
   uint64_t decode = 0, preprocess = 0, inference = 0;
   for (int i = 0; i < request->timing_count; i++) {
     decode += request->timings[i].decode_ns;
@@ -285,3 +283,5 @@ void route_classify_timing(struct request *request) {
               (double)request->queue_ns / 1e6, (double)decode / 1e6, (double)preprocess / 1e6, (double)inference / 1e6,
               (double)request->total_ns / 1e6);
 }
+
+const struct route_work route_classify = {.headers = check_headers, .body = open_body, .run = run, .end = write_timing};

@@ -29,6 +29,8 @@ struct stats {
   struct stats_code codes[STATS_CODES];
   struct histogram stages[STATS_STAGES];
   uint64_t bounds[STATS_STAGES][STATS_BOUNDS];
+  struct stats_sum success, failure;
+  uint64_t last;
   /* one more than the window, for the slot that is being filled */
   struct slot slots[STATS_SLOTS + 1];
 };
@@ -109,6 +111,13 @@ static void record_stage(struct stats *stats, struct slot *slot, enum stats_stag
   }
 }
 
+static void count_outcome(struct stats *stats, const struct stats_request *request, int image_count, uint64_t now) {
+  struct stats_sum *sum = request->code == 200 ? &stats->success : &stats->failure;
+  sum->count++;
+  if (request->has_total) sum->ns += request->total_ns;
+  if (image_count) stats->last = now;
+}
+
 void stats_record(struct stats *stats, const struct stats_request *request, const struct stats_image *images, int image_count,
                   uint64_t now) {
   uint64_t period = period_of(now);
@@ -119,6 +128,7 @@ void stats_record(struct stats *stats, const struct stats_request *request, cons
     slot->period = period;
   }
   count_code(stats, request->code);
+  count_outcome(stats, request, image_count, now);
   count_request(&stats->counts, request->code, image_count);
   count_request(&slot->counts, request->code, image_count);
   if (request->has_queue) record_stage(stats, slot, STATS_QUEUE, request->queue_ns);
@@ -178,5 +188,23 @@ void stats_read_metrics(struct stats *stats, struct stats_code *codes, struct st
     stages[s].sum = stats->stages[s].sum;
     memcpy(stages[s].bounds, stats->bounds[s], sizeof stages[s].bounds);
   }
+  pthread_mutex_unlock(&stats->mutex);
+}
+
+static struct stats_sum sum_of(const struct histogram *histogram) {
+  return (struct stats_sum){histogram->count, histogram->sum};
+}
+
+void stats_read_totals(struct stats *stats, struct stats_totals *totals) {
+  pthread_mutex_lock(&stats->mutex);
+  *totals = (struct stats_totals){
+      .success = stats->success,
+      .failure = stats->failure,
+      .queue = sum_of(&stats->stages[STATS_QUEUE]),
+      .input = sum_of(&stats->stages[STATS_DECODE]),
+      .inference = sum_of(&stats->stages[STATS_INFERENCE]),
+      .last = stats->last,
+  };
+  totals->input.ns += stats->stages[STATS_PREPROCESS].sum;
   pthread_mutex_unlock(&stats->mutex);
 }

@@ -45,6 +45,18 @@ struct stats_image {
   uint64_t decode_ns, preprocess_ns, inference_ns;
 };
 
+struct stats_sum {
+  uint64_t count, ns;
+};
+
+/* Sums since the start, as the statistics extension of the Open Inference Protocol has them. */
+struct stats_totals {
+  struct stats_sum success, failure; /* requests, with their total time as far as it is known */
+  struct stats_sum queue;
+  struct stats_sum input, inference; /* images: decoding and preprocessing; the network */
+  uint64_t last;                     /* clock_now() of the last request with an image; 0: none */
+};
+
 struct stats;
 struct stats *stats_create(void); /* NULL: no memory */
 void stats_destroy(struct stats *stats);
@@ -62,5 +74,8 @@ double stats_window(int window_seconds, uint64_t now);
 void stats_read(struct stats *stats, int window_seconds, uint64_t now, struct stats_counts *counts, struct histogram *stages);
 /* As above for /metrics: codes[STATS_CODES], stages[STATS_STAGES]; always since the start. */
 void stats_read_metrics(struct stats *stats, struct stats_code *codes, struct stats_stage_metrics *stages, uint64_t *images);
+
+/* As above. */
+void stats_read_totals(struct stats *stats, struct stats_totals *totals);
 
 #endif

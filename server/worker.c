@@ -33,7 +33,7 @@ static void *work(void *argument) {
       request->gone = true;
     } else {
       atomic_fetch_add(&worker->server->busy, 1);
-      route_classify_run(request, worker->scratch);
+      request->route->work->run(request, worker->scratch);
       atomic_fetch_sub(&worker->server->busy, 1);
     }
     request_drop_body(request);
