@@ -30,7 +30,7 @@ static enum hwgq_status read_image(struct v2_reader *reader, float *values, cons
   const struct v2_input *input = reader->input;
   uint8_t *bytes = NULL;
   size_t length = 0, count = (size_t)input->height * (size_t)input->width * (size_t)input->channels;
-  volatile unsigned sum = 0; /* touches every byte */
+  uint64_t sum = 0;
   enum hwgq_status status;
   if (input->datatype == V2_FP32) {
     status = v2_read_values(reader, values, error);
@@ -47,6 +47,7 @@ static enum hwgq_status read_image(struct v2_reader *reader, float *values, cons
   }
   if (!status && !inside(bytes, length, body, body_length)) *problem = "an image outside of the body";
   for (size_t i = 0; !status && !*problem && i < length; i++) sum += bytes[i];
+  if (sum > 255 * (uint64_t)length) *problem = "bytes that are none"; /* so that every byte is looked at */
   return status;
 }
 
