@@ -271,17 +271,25 @@ static void run(struct request *request, struct classify_scratch *scratch) {
   request->reply.content_type = REPLY_JSON;
 }
 
+static void write_ms(struct text *text, const char *name, uint64_t ns) {
+  text_puts(text, name);
+  text_ms(text, ns);
+}
+
 static void write_timing(struct request *request) {
+  struct text *text = &request->reply.body;
   uint64_t decode = 0, preprocess = 0, inference = 0;
   for (int i = 0; i < request->timing_count; i++) {
     decode += request->timings[i].decode_ns;
     preprocess += request->timings[i].preprocess_ns;
     inference += request->timings[i].inference_ns;
   }
-  text_printf(&request->reply.body,
-              ",\"timing_ms\":{\"queue\":%.3f,\"decode\":%.3f,\"preprocess\":%.3f,\"inference\":%.3f,\"total\":%.3f}}\n",
-              (double)request->queue_ns / 1e6, (double)decode / 1e6, (double)preprocess / 1e6, (double)inference / 1e6,
-              (double)request->total_ns / 1e6);
+  write_ms(text, ",\"timing_ms\":{\"queue\":", request->queue_ns);
+  write_ms(text, ",\"decode\":", decode);
+  write_ms(text, ",\"preprocess\":", preprocess);
+  write_ms(text, ",\"inference\":", inference);
+  write_ms(text, ",\"total\":", request->total_ns);
+  text_puts(text, "}}\n");
 }
 
 const struct route_work route_classify = {.headers = check_headers, .body = open_body, .run = run, .end = write_timing};

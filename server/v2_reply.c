@@ -57,7 +57,7 @@ static void put_integer(struct sink *sink, int value) {
     put_u32(sink->text, (uint32_t)value);
   } else {
     separate(sink);
-    text_printf(sink->text, "%d", value);
+    text_integer(sink->text, value);
   }
 }
 
