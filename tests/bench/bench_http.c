@@ -245,14 +245,15 @@ static void receive(struct load *load, struct connection *connection) {
   if (length && connection->received >= length) finish(load, connection, now_ns());
 }
 
+/* Wakes at each time that is due, a moment after it. */
 static void start_timer(struct load *load) {
-  struct itimerspec timer = {0};
-  double interval = load->rate > 0 ? 1e9 / load->rate : 1e6;
-  timer.it_interval = (struct timespec){.tv_sec = (time_t)(interval / 1e9), .tv_nsec = (long)fmod(interval, 1e9)};
-  timer.it_value.tv_nsec = 1;
+  const uint64_t second = UINT64_C(1000000000), first = load->start + 2000;
+  const uint64_t interval = load->rate > 0 ? (uint64_t)(1e9 / load->rate) : 1000000;
+  const struct itimerspec timer = {.it_interval = {.tv_sec = (time_t)(interval / second), .tv_nsec = (long)(interval % second)},
+                                   .it_value = {.tv_sec = (time_t)(first / second), .tv_nsec = (long)(first % second)}};
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
   load->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-  if (load->timer < 0 || timerfd_settime(load->timer, 0, &timer, NULL) ||
+  if (load->timer < 0 || timerfd_settime(load->timer, TFD_TIMER_ABSTIME, &timer, NULL) ||
       epoll_ctl(load->epoll, EPOLL_CTL_ADD, load->timer, &event)) {
     stop("timer");
   }
@@ -315,9 +316,9 @@ static int run_load(int port, double rate, double seconds, int connections, cons
   load.epoll = epoll_create1(EPOLL_CLOEXEC);
   if (load.epoll < 0) stop("epoll");
   for (int i = 0; i < connections; i++) open_connection(&load, &load.connections[i]);
-  start_timer(&load);
   double cpu = cpu_seconds();
-  load.start = now_ns();
+  load.start = now_ns() + 1000000;
+  start_timer(&load);
   load.end = load.start + (uint64_t)(seconds * 1e9);
   run_loop(&load);
   print(&load, seconds, (cpu_seconds() - cpu) / seconds);
