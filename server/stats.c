@@ -131,7 +131,7 @@ static struct slot *current_slot(struct slot *slots, uint64_t count, uint64_t sl
   uint64_t period = period_of(now, slot_seconds);
   struct slot *slot = &slots[period % count];
   if (slot->period < period) {
-    memset(slot, 0, sizeof *slot);
+    if (slot->period) memset(slot, 0, sizeof *slot);
     slot->period = period;
   }
   return slot;
