@@ -39,7 +39,8 @@ struct watchdog {
   pthread_cond_t changed;
   pthread_t thread;
   struct peer_list idle, receiving, sending;
-  int peers; /* of any state */
+  int peers;          /* of any state */
+  uint64_t next_look; /* when closed connections are looked for */
   bool stop, running;
 };
 
