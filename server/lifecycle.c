@@ -3,7 +3,9 @@
 #include "server/clock.h"
 #include "server/cores.h"
 #include "server/http.h"
+#include "server/manage.h"
 #include "server/request.h"
+#include "server/security.h"
 #include "server/server.h"
 #include "server/worker.h"
 
@@ -90,17 +92,18 @@ static uint64_t form_bytes(const struct config *config) {
 
 /* The ceiling of what requests and networks can make the process take:
  *   models       parameters, plans and statistics
- *   reload       the same again: old and new networks are there together until the last request on an old one ends
+ *   reload       the same again: old and new networks are there together until the last request on an old one ends; and
+ *                the scratch of the image that a new network begins with
  *   workers      each: scratch, the largest decode, and the reply while it is written (twice: text grows by copying)
  *   bodies       request bodies, and replies of more than REQUEST_SMALL_REPLY until they are sent: max_buffered_bytes
  *   connections  each: libmicrohttpd's buffers, one request with its timings, a small reply; and the forms that can wait at
  * once Not in it: program, libraries, thread stacks, the log line being written, and what the allocator keeps. A reload may
  * list larger networks than the current ones: the ceiling is logged again after it. */
 static void log_memory(const struct server *server) {
-  struct served_model *models[CONFIG_MAX_MODELS];
   const struct config *config = server->config;
   uint64_t model_bytes = 0, scratch_bytes = 0, reply_bytes = 0, images = (uint64_t)config->max_images;
-  int default_index, count = registry_acquire_all(server->registry, models, CONFIG_MAX_MODELS, &default_index);
+  int count;
+  struct served_model **models = registry_acquire_every(server->registry, &count);
   for (int i = 0; i < count; i++) {
     uint64_t scratch = classify_scratch_bytes(models[i]->classifier);
     model_bytes += classifier_bytes(models[i]->classifier) + stats_bytes();
@@ -109,6 +112,7 @@ static void log_memory(const struct server *server) {
     if (reply > reply_bytes) reply_bytes = reply;
     registry_release(models[i]);
   }
+  free(models);
   uint64_t decode_bytes = IMAGE_DECODE_FIXED + IMAGE_DECODE_PER_PIXEL * (uint64_t)config->max_pixels;
   uint64_t worker_bytes = (uint64_t)server->workers * (scratch_bytes + decode_bytes + reply_bytes);
   uint64_t connections = (uint64_t)config->max_connections;
@@ -116,9 +120,10 @@ static void log_memory(const struct server *server) {
   uint64_t connection_bytes = connections * (HTTP_CONNECTION_MEMORY + REQUEST_SMALL_REPLY + sizeof(struct request) +
                                              sizeof(struct peer) + images * sizeof(struct stats_image));
   connection_bytes += (forms < connections ? forms : connections) * form_bytes(config);
-  uint64_t all = 2 * model_bytes + worker_bytes + (uint64_t)config->max_buffered_bytes + connection_bytes;
+  uint64_t reload_bytes = model_bytes + scratch_bytes;
+  uint64_t all = model_bytes + reload_bytes + worker_bytes + (uint64_t)config->max_buffered_bytes + connection_bytes;
   log_event(&server->log, LOG_INFO, "memory ceiling, MiB", log_integer("all", (int64_t)(all >> 20)),
-            log_integer("models", (int64_t)(model_bytes >> 20)), log_integer("reload", (int64_t)(model_bytes >> 20)),
+            log_integer("models", (int64_t)(model_bytes >> 20)), log_integer("reload", (int64_t)(reload_bytes >> 20)),
             log_integer("workers", (int64_t)(worker_bytes >> 20)), log_integer("bodies", config->max_buffered_bytes >> 20),
             log_integer("connections", (int64_t)(connection_bytes >> 20)));
 }
@@ -147,14 +152,11 @@ static void log_started(const struct daemon *daemon) {
   if (config_split_listen(server->config->listen, host, sizeof host, &port, NULL)) host[0] = 0;
   const char *shown = strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0 ? "localhost" : host;
   bool colons = strchr(shown, ':');
-  snprintf(address, sizeof address, "http://%s%s%s:%d", colons ? "[" : "", shown, colons ? "]" : "", daemon->port);
+  snprintf(address, sizeof address, "http%s://%s%s%s:%d", server->tls ? "s" : "", colons ? "[" : "", shown, colons ? "]" : "",
+           daemon->port);
   log_networks(server);
   log_memory(server);
-  if (!http_is_loopback(daemon->fd)) {
-    log_event(&server->log, LOG_WARNING,
-              "reachable from other machines, without authentication: put it behind a proxy or firewall",
-              log_string("listen", server->config->listen));
-  }
+  security_warn(server, http_is_loopback(daemon->fd));
   log_event(&server->log, LOG_INFO, "hwgqd " HWGQ_VERSION " serves", log_string("address", address),
             log_string("kernels", registry_kernels(server->registry)), log_integer("workers", server->workers),
             log_integer("io_threads", server->io_threads));
@@ -177,18 +179,22 @@ static enum hwgq_status start(struct daemon *daemon, const struct config *config
   daemon->terminal = isatty(STDERR_FILENO);
   block_signals(daemon);
   enum hwgq_status status = server_init(server, config, error);
+  if (!status) status = security_open(server, config, error);
   if (!status) status = http_listen(config->listen, &daemon->fd, &daemon->port, error);
   if (status) return status;
   /* One of an earlier run would name a port that nobody serves. */
   if (config->port_file) unlink(config->port_file);
   raise_descriptor_limit(server);
   status = worker_pool_start(server, &daemon->workers, error);
+  if (!status && !(server->manage = manage_start())) {
+    status = hwgq_fail(error, HWGQ_ERROR_IO, "cannot start the management thread");
+  }
   if (!status && !watchdog_start(&server->watchdog, server)) {
     status = hwgq_fail(error, HWGQ_ERROR_IO, "cannot start the watchdog thread");
   }
   if (!status) status = http_start(server, daemon->fd, &daemon->http, error);
   /* The probes answer while the networks are being loaded. */
-  if (!status) status = registry_load(server->registry, config, false, &server->log, error);
+  if (!status) status = registry_configure(server->registry, config, false, &server->log, error);
   if (!status) status = write_port_file(daemon, error);
   if (!status) atomic_store(&server->state, SERVER_READY);
   return status;
@@ -202,10 +208,12 @@ static void stop(struct daemon *daemon) {
     MHD_stop_daemon(daemon->http);
   }
   worker_pool_stop(daemon->workers);
+  manage_stop(server->manage);
   watchdog_stop(&server->watchdog);
   if (daemon->fd >= 0) close(daemon->fd);
   if (server->queue.capacity) queue_destroy(&server->queue);
   registry_destroy(server->registry);
+  security_close(server);
   stats_destroy(server->unrouted);
 }
 
@@ -216,11 +224,12 @@ static void reload(struct daemon *daemon, int argc, char *const *argv) {
   enum config_command command;
   struct text differences = {0};
   enum hwgq_status status = config_load(argc, argv, &config, &command, &error);
-  if (!status) status = registry_load(server->registry, &config, true, &server->log, &error);
+  if (!status) status = registry_configure(server->registry, &config, true, &server->log, &error);
   if (status) {
     log_event(&server->log, LOG_ERROR, "reload failed, everything stays as it was", log_string("error", error.message));
   } else {
     daemon->drain_delay_ms = config.drain_delay_ms;
+    security_reload(server, &config);
     config_differences(server->config, &config, &differences);
     log_event(&server->log, LOG_INFO, "reloaded",
               log_string("needs_restart", differences.length && !differences.failed ? differences.data : NULL));
@@ -305,7 +314,7 @@ enum hwgq_status lifecycle_check(const struct config *config, struct text *repor
   int default_index;
   if (!registry) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory");
   log_init(&log, STDERR_FILENO, LOG_AUTO, LOG_ERROR);
-  enum hwgq_status status = registry_load(registry, config, false, &log, error);
+  enum hwgq_status status = registry_configure(registry, config, false, &log, error);
   if (!status) {
     int count = registry_acquire_all(registry, models, CONFIG_MAX_MODELS, &default_index);
     for (int i = 0; i < count; i++) {
@@ -315,5 +324,5 @@ enum hwgq_status lifecycle_check(const struct config *config, struct text *repor
     }
   }
   registry_destroy(registry);
-  return status;
+  return status ? status : security_check(config, report, error);
 }

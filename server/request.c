@@ -1,9 +1,12 @@
 #include "server/request.h"
 
+#include "server/access.h"
 #include "server/clock.h"
+#include "server/manage.h"
 #include "server/routes.h"
 
 #include <arpa/inet.h>
+#include <gnutls/gnutls.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,12 +116,12 @@ static void answer_headers(struct request *request, const char *path) {
     reply_error(&request->reply, 405, "method_not_allowed", request->id, "%s is not possible here. Use %s.", request->method,
                 allow);
     request->reply.allow = allow;
-  } else if (request->route->kind == ROUTE_ANSWER) {
-    request->route->answer(request);
-  } else if (request->route->work) {
-    request->classifies = true;
-    atomic_fetch_add(&request->server->classifying, 1);
-    request->route->work->headers(request);
+  } else {
+    request->classifies = request->route->work != NULL;
+    if (request->classifies) atomic_fetch_add(&request->server->classifying, 1);
+    if (!access_check(request)) return;
+    if (request->route->kind == ROUTE_ANSWER) request->route->answer(request);
+    if (request->route->work) request->route->work->headers(request);
   }
 }
 
@@ -128,7 +131,7 @@ enum MHD_Result request_begin(struct request *request, const char *path, const c
   if (id && id_valid(id)) strcpy(request->id, id);
   snprintf(request->method, sizeof request->method, "%s", method);
   if (!watchdog_set(&request->server->watchdog, request->peer, PEER_RECEIVING, request->id)) return MHD_NO;
-  request->received_ns = clock_now();
+  request->begun_ns = request->received_ns = clock_now();
   atomic_store(&request->phase, REQUEST_RECEIVING);
   if (!check_framing(request, &has_body)) return request_send(request);
   answer_headers(request, path);
@@ -202,11 +205,12 @@ static void record(struct request *request) {
 
 /* Answers on the socket itself and closes: libmicrohttpd takes no response in the middle of a body. */
 static enum MHD_Result cut(struct request *request) {
-  const union MHD_ConnectionInfo *info = MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+  const union MHD_ConnectionInfo *tls = MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
   struct text raw = {0};
   reply_raw(&request->reply, request->id, &raw);
-  if (info && !raw.failed) {
-    ssize_t ignored = send(info->connect_fd, raw.data, raw.length, MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (!raw.failed) {
+    ssize_t ignored = tls && tls->tls_session ? gnutls_record_send(tls->tls_session, raw.data, raw.length)
+                                              : send(request->peer->fd, raw.data, raw.length, MSG_NOSIGNAL | MSG_DONTWAIT);
     (void)ignored;
   }
   text_release(&raw);
@@ -236,32 +240,71 @@ enum MHD_Result request_receive(struct request *request, const char *data, size_
   return MHD_YES;
 }
 
+/* Hands the request to the management thread. */
+static enum MHD_Result manage(struct request *request) {
+  struct server *server = request->server;
+  if (!manage_reserve(server->manage)) {
+    reply_error(&request->reply, 503, "busy", request->id, "%d requests of this kind are waiting already. Try again later.",
+                MANAGE_CAPACITY);
+    request->reply.retry_after = 1;
+    return request_send(request);
+  }
+  atomic_store(&request->phase, REQUEST_WAITING);
+  MHD_suspend_connection(request->connection);
+  manage_push(server->manage, request);
+  return MHD_YES;
+}
+
+/* Until when a worker must have taken it: the server's patience, or the client's where that is shorter. */
+static uint64_t deadline_of(const struct request *request, uint64_t now) {
+  uint64_t deadline = now + CLOCK_MS * (uint64_t)request->server->config->queue_deadline_ms;
+  uint64_t wanted = request->begun_ns + request->timeout_ns;
+  return request->timeout_ns && wanted < deadline ? wanted : deadline;
+}
+
+static void refuse_late(struct request *request) {
+  if (request->timeout_ns && request->item.deadline == request->begun_ns + request->timeout_ns) {
+    reply_error(&request->reply, 504, "deadline_exceeded", request->id,
+                "The time in X-Request-Timeout passed before a worker was free. Try again when there is less load, or wait "
+                "longer.");
+  } else {
+    reply_error(&request->reply, 504, "deadline_exceeded", request->id,
+                "The request waited %lld ms for a worker and was given up. Try again when there is less load, or raise "
+                "queue_deadline_ms.",
+                (long long)request->server->config->queue_deadline_ms);
+  }
+}
+
 enum MHD_Result request_complete(struct request *request) {
   struct server *server = request->server;
   if (!watchdog_set(&server->watchdog, request->peer, PEER_BUSY, NULL)) return MHD_NO;
   if (request->reply.status) return request_send(request);
-  if (!request->route->work) {
-    request->route->answer(request);
-    return request_send(request);
-  }
-  if (!request->route->work->body(request)) return request_send(request);
+  if (request->route->work && !request->route->work->body(request)) return request_send(request);
   if (atomic_load(&server->stopping)) {
     route_draining(request);
     return request_send(request);
   }
-  if (!queue_reserve(&server->queue)) {
+  if (!request->route->work) return manage(request);
+  uint64_t now = clock_now(), deadline = deadline_of(request, now);
+  if (deadline <= now) { /* the upload took all of it */
+    request->item.deadline = deadline;
+    refuse_late(request);
+    return request_send(request);
+  }
+  request->item.model = (uint64_t)(uintptr_t)request->model->stats; /* one for each name, whatever the version */
+  if (!queue_reserve(&server->queue, &request->item)) {
     reply_error(&request->reply, 503, "queue_full", request->id,
-                "%lld requests are waiting already. Try again after the time in Retry-After.",
-                (long long)server->config->queue_capacity);
-    request->reply.retry_after = 1;
+                "%zu requests are waiting already, and the queue has room for %lld, of which one client gets at most four "
+                "fifths. Try again after the time in Retry-After.",
+                queue_depth(&server->queue), (long long)server->config->queue_capacity);
+    request->reply.retry_after = access_retry_after(server);
     return request_send(request);
   }
   request->queued = true;
   atomic_store(&request->phase, REQUEST_WAITING);
   /* From here on the request belongs to whoever takes it from the queue, maybe before queue_push returns. */
   MHD_suspend_connection(request->connection);
-  uint64_t now = clock_now();
-  queue_push(&server->queue, &request->item, now, now + CLOCK_MS * (uint64_t)server->config->queue_deadline_ms);
+  queue_push(&server->queue, &request->item, now, deadline);
   return MHD_YES;
 }
 
@@ -273,10 +316,7 @@ void request_resume(struct request *request) {
 
 void request_expire(struct request *request) {
   request->queue_ns = clock_now() - request->item.pushed;
-  reply_error(&request->reply, 504, "deadline_exceeded", request->id,
-              "The request waited %lld ms for a worker and was given up. Try again when there is less load, or raise "
-              "queue_deadline_ms.",
-              (long long)request->server->config->queue_deadline_ms);
+  refuse_late(request);
   request_drop_body(request);
   request_resume(request);
 }
@@ -351,6 +391,7 @@ enum MHD_Result request_send(struct request *request) {
     snprintf(bytes, sizeof bytes, "%zu", reply->header_length);
     MHD_add_response_header(response, "Inference-Header-Content-Length", bytes);
   }
+  if (reply->authenticate) MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer realm=\"hwgqd\"");
   if (reply->allow) MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, reply->allow);
   if (reply->retry_after) {
     char seconds[16];
@@ -392,6 +433,7 @@ static void log_access(const struct request *request, int code) {
   struct log_field fields[] = {
       log_string("request_id", request->id),
       log_string("client", client_of(request, client, sizeof client)),
+      log_string("key", request->key_name[0] ? request->key_name : NULL),
       log_string("method", request->method),
       log_string("path", request->path),
       log_integer("code", code),
@@ -404,7 +446,7 @@ static void log_access(const struct request *request, int code) {
       log_ms("inference_ms", inference),
       log_ms("total_ms", request->total_ns),
   };
-  int count = request->queued ? 13 : request->classifies ? 7 : 5;
+  int count = request->queued ? 14 : request->classifies ? 8 : 6;
   log_write(log, probe ? LOG_DEBUG : LOG_INFO, "request", fields, count);
 }
 
@@ -420,6 +462,7 @@ void request_finish(struct request *request, enum MHD_RequestTerminationCode why
     record(request);
   }
   log_access(request, code);
+  access_end(request);
   request_drop_body(request);
   registry_release(request->model);
   reply_release(&request->reply);

@@ -73,7 +73,12 @@ static void check_headers(struct request *request) {
     return;
   }
   const char *name = request->model_name[0] ? request->model_name : model;
-  if (!set_model(request, name)) return;
+  if (request->model_version[0]) {
+    request->model = route_acquire(request);
+    if (!request->model) return;
+  } else if (!set_model(request, name)) {
+    return;
+  }
   if (name) strcpy(request->model_name, request->model->name);
   if (top_k && !set_top_k(request, top_k, strlen(top_k))) return;
   if (!check_type(request)) return;

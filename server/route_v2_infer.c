@@ -10,7 +10,7 @@
 static void check_headers(struct request *request) {
   const char *encoding = request_header(request, "Content-Encoding");
   uint64_t limit = (uint64_t)request->server->config->max_body_bytes;
-  request->model = route_v2_acquire(request);
+  request->model = route_acquire(request);
   if (!request->model) return;
   if (encoding && strcasecmp(encoding, "identity") != 0) {
     reply_error(&request->reply, 415, "unsupported_encoding", request->id,

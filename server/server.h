@@ -4,6 +4,7 @@
 #define SERVER_H
 
 #include "server/config.h"
+#include "server/limits_address.h"
 #include "server/log.h"
 #include "server/queue.h"
 #include "server/registry.h"
@@ -12,6 +13,11 @@
 
 #include <stdatomic.h>
 
+struct auth;
+struct limits;
+struct tls;
+struct manage;
+
 enum server_state { SERVER_LOADING, SERVER_READY, SERVER_DRAINING };
 
 struct server {
@@ -19,12 +25,22 @@ struct server {
   struct log log;
   struct registry *registry;
   struct queue queue;
+  struct auth *auth;
+  struct limits *limits;
+  struct tls *tls; /* NULL: plain HTTP */
+  struct manage *manage;
+  struct limits_networks trusted_proxies;
   struct watchdog watchdog;
   struct stats *unrouted; /* classification requests that ended before a network was chosen */
   uint64_t started;       /* clock_now() */
   int64_t started_unix;   /* seconds */
   int workers, io_threads;
-  _Atomic int state;                /* enum server_state */
+  _Atomic int state;                /* struct auth;
+struct limits;
+struct tls;
+struct manage;
+               
+enum server_state */
   atomic_bool stopping;             /* the HTTP daemon is about to stop: nothing may be suspended any more */
   atomic_int in_flight;             /* requests whose first line has arrived and whose reply has not been sent */
   atomic_int classifying;           /* those of them that classify */

@@ -21,6 +21,7 @@ enum peer_state {
  */
 struct peer {
   struct peer *previous, *next;
+  struct server *server;
   int fd; /* open until watchdog_remove */
   enum peer_state state;
   bool timed_out; /* a deadline has passed and the socket is shut down: the state does not change any more */

@@ -212,78 +212,6 @@ START_TEST(readers_and_writers_agree) {
 }
 END_TEST
 
-START_TEST(the_queue_is_bounded_and_in_order) {
-  struct queue queue;
-  struct queue_item items[3];
-  ck_assert(queue_init(&queue, 2));
-  ck_assert(queue_reserve(&queue));
-  ck_assert(queue_reserve(&queue));
-  ck_assert(!queue_reserve(&queue)); /* a reservation takes a place */
-  queue_push(&queue, &items[0], 1, 100);
-  queue_push(&queue, &items[1], 2, 101);
-  ck_assert_uint_eq(queue_depth(&queue), 2);
-  ck_assert(!queue_reserve(&queue));
-  ck_assert_ptr_eq(queue_pop(&queue), &items[0]);
-  ck_assert(queue_reserve(&queue));
-  queue_push(&queue, &items[2], 3, 102);
-  ck_assert_ptr_eq(queue_pop(&queue), &items[1]);
-  ck_assert_ptr_eq(queue_pop(&queue), &items[2]);
-  queue_close(&queue);
-  ck_assert(!queue_reserve(&queue));
-  ck_assert_ptr_null(queue_pop(&queue));
-  queue_destroy(&queue);
-}
-END_TEST
-
-START_TEST(what_waited_too_long_leaves_the_queue) {
-  struct queue queue;
-  struct queue_item items[3];
-  ck_assert(queue_init(&queue, 3));
-  for (uint64_t i = 0; i < 3; i++) {
-    ck_assert(queue_reserve(&queue));
-    queue_push(&queue, &items[i], i, 100 + i);
-  }
-  ck_assert_ptr_null(queue_expire(&queue, 99));
-  struct queue_item *expired = queue_expire(&queue, 101);
-  ck_assert_ptr_eq(expired, &items[0]);
-  ck_assert_ptr_eq(expired->next, &items[1]);
-  ck_assert_ptr_null(expired->next->next);
-  ck_assert_uint_eq(queue_depth(&queue), 1);
-  ck_assert_ptr_eq(queue_pop(&queue), &items[2]);
-  queue_destroy(&queue);
-}
-END_TEST
-
-static void *pop_all(void *argument) {
-  uintptr_t count = 0;
-  while (queue_pop(argument)) count++;
-  return (void *)count;
-}
-
-START_TEST(nothing_is_lost_between_threads) {
-  enum { ITEMS = 50000, CAPACITY = 7 };
-  struct queue queue;
-  pthread_t threads[THREADS];
-  static struct queue_item items[ITEMS];
-  uintptr_t popped = 0;
-  ck_assert(queue_init(&queue, CAPACITY));
-  for (int i = 0; i < THREADS; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, pop_all, &queue), 0);
-  for (int i = 0; i < ITEMS; i++) {
-    while (!queue_reserve(&queue)) sched_yield();
-    queue_push(&queue, &items[i], 0, UINT64_MAX);
-    ck_assert_uint_le(queue_depth(&queue), CAPACITY);
-  }
-  queue_close(&queue); /* what waits is still handed out */
-  for (int i = 0; i < THREADS; i++) {
-    void *count;
-    pthread_join(threads[i], &count);
-    popped += (uintptr_t)count;
-  }
-  ck_assert_uint_eq(popped, ITEMS);
-  queue_destroy(&queue);
-}
-END_TEST
-
 int main(void) {
   Suite *suite = suite_create("server_stats");
   TCase *tests = tcase_create("stats");
@@ -295,9 +223,6 @@ int main(void) {
   tcase_add_test(tests, sums_tell_success_from_failure);
   tcase_add_test(tests, the_window_forgets);
   tcase_add_test(tests, readers_and_writers_agree);
-  tcase_add_test(tests, the_queue_is_bounded_and_in_order);
-  tcase_add_test(tests, what_waited_too_long_leaves_the_queue);
-  tcase_add_test(tests, nothing_is_lost_between_threads);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
