@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 
-from daemon import Daemon
+from daemon import Daemon, form
 
 BUILD, FOLDER = sys.argv[1], sys.argv[2]
 HWGQD = os.path.join(BUILD, "hwgqd")
@@ -101,7 +101,8 @@ def reloaded(daemon, signal_number, message="reloaded"):
 
 
 def main(*groups):
-    for group in groups:
+    """All groups, or those that the command line names after build and folder."""
+    for group in [g for g in groups if not sys.argv[3:] or g.__name__ in sys.argv[3:]]:
         start = time.monotonic()
         try:
             group()
