@@ -157,7 +157,7 @@ enum hwgq_status http_start(struct server *server, int fd, struct MHD_Daemon **d
       {MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)(patience / 1000 + 5), NULL},
       {MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
       {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
-      /* a pool of one is not a pool */
+      /* a pool of one is not a pool: then the same is said twice */
       {threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_CONNECTION_MEMORY_LIMIT,
        threads > 1 ? (intptr_t)threads : HTTP_CONNECTION_MEMORY, NULL},
       {server->tls ? MHD_OPTION_HTTPS_PRIORITIES : MHD_OPTION_END, 0, (void *)(uintptr_t)TLS_PRIORITIES},

@@ -39,7 +39,9 @@ void route_manage_error(struct request *request, enum hwgq_status status, const 
   default:
     break;
   }
-  reply_error(&request->reply, code, name, request->id, "%s.", error->message);
+  char first = error->message[0]; /* of a sentence */
+  if (first >= 'a' && first <= 'z') first = (char)(first - 'a' + 'A');
+  reply_error(&request->reply, code, name, request->id, "%c%s.", first ? first : '?', first ? error->message + 1 : "");
   if (code == 503) request->reply.retry_after = 1;
 }
 
