@@ -122,7 +122,7 @@ static int seconds_of(uint64_t ns) {
 }
 
 int access_retry_after(struct server *server) {
-  uint64_t wait = queue_wait(&server->queue, clock_now());
+  uint64_t wait = queue_drain_time(&server->queue, clock_now());
   /* What waits longer is given up: by then there is room. */
   uint64_t most = CLOCK_MS * (uint64_t)server->config->queue_deadline_ms;
   return seconds_of(wait < most ? wait : most);

@@ -252,13 +252,10 @@ void queue_close(struct queue *queue) {
 }
 
 size_t queue_depth(struct queue *queue) {
-  pthread_mutex_lock(&queue->mutex);
-  size_t depth = queue->depth;
-  pthread_mutex_unlock(&queue->mutex);
-  return depth;
+  return atomic_load(&queue->depth);
 }
 
-uint64_t queue_wait(struct queue *queue, uint64_t now) {
+uint64_t queue_drain_time(struct queue *queue, uint64_t now) {
   pthread_mutex_lock(&queue->mutex);
   uint64_t interval = queue->interval, since = now > queue->last_pop ? now - queue->last_pop : 0;
   /* Workers that are slower now than they were show by how long nobody has come. */

@@ -9,6 +9,7 @@
 #define QUEUE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -44,7 +45,8 @@ struct queue_ring {
 struct queue {
   pthread_mutex_t mutex;
   pthread_cond_t filled;
-  size_t capacity, depth, reserved; /* depth + reserved <= capacity */
+  size_t capacity, reserved; /* depth + reserved <= capacity */
+  _Atomic size_t depth;      /* changes under the mutex, and may be read without it */
   bool closed;
   struct queue_ring ring;             /* clients that have waiting items */
   struct queue_client *clients;       /* [capacity], those in use are found by `client_table` */
@@ -74,6 +76,6 @@ struct queue_item *queue_expire(struct queue *queue, uint64_t now);
 void queue_close(struct queue *queue);
 size_t queue_depth(struct queue *queue);
 /* Nanoseconds until what waits now has been taken by workers, as measured so far; 0 when there is no measurement yet. */
-uint64_t queue_wait(struct queue *queue, uint64_t now);
+uint64_t queue_drain_time(struct queue *queue, uint64_t now);
 
 #endif

@@ -174,19 +174,19 @@ START_TEST(it_tells_how_long_it_takes) {
   struct queue queue;
   const struct timespec pause = {.tv_nsec = 2000000};
   ck_assert(queue_init(&queue, 100));
-  ck_assert_uint_eq(queue_wait(&queue, clock_now()), 0);
+  ck_assert_uint_eq(queue_drain_time(&queue, clock_now()), 0);
   for (int i = 0; i < ITEMS; i++) put(&queue, 1, 1);
-  ck_assert_uint_eq(queue_wait(&queue, clock_now()), 0); /* nothing has been measured */
+  ck_assert_uint_eq(queue_drain_time(&queue, clock_now()), 0); /* nothing has been measured */
   uint64_t start = clock_now();
   for (int i = 0; i < ITEMS / 2; i++) {
     free(queue_pop(&queue));
     nanosleep(&pause, NULL);
   }
-  uint64_t passed = clock_now() - start, wait = queue_wait(&queue, clock_now());
+  uint64_t passed = clock_now() - start, wait = queue_drain_time(&queue, clock_now());
   ck_assert_msg(wait > passed / 3 && wait < passed * 3, "half took %.1f ms, the other half is to take %.1f ms",
                 (double)passed / 1e6, (double)wait / 1e6);
   while (queue_depth(&queue)) free(queue_pop(&queue));
-  ck_assert_uint_eq(queue_wait(&queue, clock_now()), 0);
+  ck_assert_uint_eq(queue_drain_time(&queue, clock_now()), 0);
   queue_destroy(&queue);
 }
 END_TEST
