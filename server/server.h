@@ -21,7 +21,7 @@ struct manage;
 enum server_state { SERVER_LOADING, SERVER_READY, SERVER_DRAINING };
 
 struct server {
-  const struct config *config; /* as read at start: a reload changes only the registry and drain_delay_ms */
+  const struct config *config; /* as read at start: a reload changes only the registry, drain_delay_ms, keys and certificate */
   struct log log;
   struct registry *registry;
   struct queue queue;
@@ -35,12 +35,7 @@ struct server {
   uint64_t started;       /* clock_now() */
   int64_t started_unix;   /* seconds */
   int workers, io_threads;
-  _Atomic int state;                /* struct auth;
-struct limits;
-struct tls;
-struct manage;
-               
-enum server_state */
+  _Atomic int state;                /* enum server_state */
   atomic_bool stopping;             /* the HTTP daemon is about to stop: nothing may be suspended any more */
   atomic_int in_flight;             /* requests whose first line has arrived and whose reply has not been sent */
   atomic_int classifying;           /* those of them that classify */
