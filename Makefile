@@ -32,7 +32,7 @@ override LDFLAGS += -pthread -Wl,--as-needed,-z,relro,-z,now
 
 ENGINE_LIBS := -ljansson -lxxhash -lm
 MODELS_LIBS := -ljpeg -larchive -ldl
-SERVER_LIBS := -lmicrohttpd
+SERVER_LIBS := -lmicrohttpd -lseccomp
 
 ENGINE_SRC := $(wildcard engine/*.c engine/kernels/*.c)
 MODELS_SRC := $(filter-out models/tool/%,$(wildcard models/*/*.c))

@@ -26,12 +26,13 @@ static int open_socket(const struct addrinfo *address) {
   return -1;
 }
 
-static int port_of(int fd) {
+int http_port(int fd) {
   struct sockaddr_storage address = {0};
   socklen_t size = sizeof address;
   if (getsockname(fd, (struct sockaddr *)&address, &size)) return 0;
   if (address.ss_family == AF_INET) return ntohs(((struct sockaddr_in *)(void *)&address)->sin_port);
-  return ntohs(((struct sockaddr_in6 *)(void *)&address)->sin6_port);
+  if (address.ss_family == AF_INET6) return ntohs(((struct sockaddr_in6 *)(void *)&address)->sin6_port);
+  return 0;
 }
 
 enum hwgq_status http_listen(const char *listen, int *fd, int *port, struct hwgq_error *error) {
@@ -53,7 +54,7 @@ enum hwgq_status http_listen(const char *listen, int *fd, int *port, struct hwgq
                      saved == EADDRINUSE ? " (another program does; choose another port with --listen)" : "");
   }
   *fd = made;
-  *port = port_of(made);
+  *port = http_port(made);
   return HWGQ_OK;
 }
 
@@ -61,6 +62,7 @@ bool http_is_loopback(int fd) {
   struct sockaddr_storage address = {0};
   socklen_t size = sizeof address;
   if (getsockname(fd, (struct sockaddr *)&address, &size)) return false;
+  if (address.ss_family == AF_UNIX) return true;
   if (address.ss_family == AF_INET) {
     return ntohl(((struct sockaddr_in *)(void *)&address)->sin_addr.s_addr) >> 24 == 127;
   }
@@ -70,7 +72,7 @@ bool http_is_loopback(int fd) {
 static void on_message(void *closure, const char *format, va_list arguments) {
   const struct server *server = closure;
   struct text text = {0};
-  if (server->log.level > LOG_DEBUG) return;
+  if (atomic_load(&server->log.level) > LOG_DEBUG) return;
   text_puts(&text, "libmicrohttpd: ");
   text_vprintf(&text, format, arguments);
   if (!text.failed) {
@@ -173,9 +175,13 @@ static void refuse_handshakes(int fd) {
   setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
 }
 
-void http_stop_accepting(struct MHD_Daemon *daemon, int fd) {
+void http_stop_accepting(struct MHD_Daemon *daemon, int fd, bool shared) {
   /* On a loaded machine the I/O threads may take a while: three seconds at most, but no longer than the queue needs. */
   enum { TRIES = 600, QUIET = 4, PAUSE_MS = 5 };
+  if (shared) {
+    MHD_quiesce_daemon(daemon);
+    return;
+  }
   refuse_handshakes(fd);
   for (int tries = 0, quiet = 0; tries < TRIES && quiet < QUIET; tries++) {
     struct pollfd poll_fd = {.fd = fd, .events = POLLIN};

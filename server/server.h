@@ -5,8 +5,10 @@
 
 #include "server/config.h"
 #include "server/log.h"
+#include "server/notify.h"
 #include "server/queue.h"
 #include "server/registry.h"
+#include "server/sandbox.h"
 #include "server/stats.h"
 #include "server/watchdog.h"
 
@@ -15,8 +17,10 @@
 enum server_state { SERVER_LOADING, SERVER_READY, SERVER_DRAINING };
 
 struct server {
-  const struct config *config; /* as read at start: a reload changes only the registry and drain_delay_ms */
+  const struct config *config; /* as read at start: a reload changes only the registry, drain_delay_ms and log_level */
   struct log log;
+  struct notify notify;
+  struct sandbox sandbox;
   struct registry *registry;
   struct queue queue;
   struct watchdog watchdog;

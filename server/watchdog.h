@@ -39,7 +39,8 @@ struct watchdog {
   pthread_cond_t changed;
   pthread_t thread;
   struct peer_list idle, receiving, sending;
-  int peers; /* of any state */
+  int peers;          /* of any state */
+  uint64_t next_ping; /* when the service manager is told that the daemon is alive */
   bool stop, running;
 };
 
