@@ -103,11 +103,10 @@ static enum MHD_Result on_access(void *closure, struct MHD_Connection *connectio
   struct request *request = *context;
   (void)closure;
   (void)connection;
-  (void)version;
   if (!request) return MHD_NO;
   switch (atomic_load(&request->phase)) {
   case REQUEST_NEW:
-    return request_begin(request, path, method);
+    return request_begin(request, path, method, version);
   case REQUEST_RECEIVING:
     if (*size) {
       size_t length = *size;
@@ -142,7 +141,7 @@ enum hwgq_status http_start(struct server *server, int fd, struct MHD_Daemon **d
       {MHD_OPTION_CONNECTION_MEMORY_LIMIT, HTTP_CONNECTION_MEMORY, NULL},
       /* The watchdog is quicker; this is for the case that its thread is held up. */
       {MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)(patience / 1000 + 5), NULL},
-      {MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
+      {MHD_OPTION_STRICT_FOR_CLIENT, 0, NULL},
       {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
       /* a pool of one is not a pool */
       {threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, (intptr_t)threads, NULL},

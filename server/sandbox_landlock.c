@@ -103,7 +103,7 @@ static bool names_path(const struct config_key *key) {
   for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
     if (strcmp(key->name, others[i]) == 0) return false;
   }
-  return key->kind == CONFIG_STRING;
+  return key->kind != CONFIG_INTEGER && key->kind != CONFIG_CHOICE && key->kind != CONFIG_MODELS;
 }
 
 static void allow_configured(const struct ruleset *ruleset, const struct config *config) {
