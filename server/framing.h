@@ -8,6 +8,7 @@ enum {
   FRAMING_MAX_URI = 8 << 10,      /* a longer one gets 414 */
   FRAMING_MAX_HEADERS = 32 << 10, /* bytes of request line and headers together: 431 */
   FRAMING_MAX_FIELDS = 128,       /* headers: 431 */
+  FRAMING_MAX_ARGUMENTS = 128,    /* parameters of a query: 414 */
 };
 
 struct framing {

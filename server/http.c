@@ -86,7 +86,10 @@ static void on_connection(void *closure, struct MHD_Connection *connection, void
                           enum MHD_ConnectionNotificationCode what) {
   struct server *server = closure;
   if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
-    watchdog_remove(&server->watchdog, *socket_context);
+    struct peer *peer = *socket_context;
+    /* A request that libmicrohttpd gave up before it had called on_access gets no on_completed. */
+    if (peer && peer->request) request_finish(peer->request, MHD_REQUEST_TERMINATED_CLIENT_ABORT);
+    watchdog_remove(&server->watchdog, peer);
     *socket_context = NULL;
     return;
   }
@@ -104,6 +107,7 @@ static enum MHD_Result on_access(void *closure, struct MHD_Connection *connectio
   (void)closure;
   (void)connection;
   if (!request) return MHD_NO;
+  if (request->reply.status == 414 && atomic_load(&request->phase) == REQUEST_SENT) return MHD_NO; /* refuse_arguments */
   switch (atomic_load(&request->phase)) {
   case REQUEST_NEW:
     return request_begin(request, path, method, version);

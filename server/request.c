@@ -37,30 +37,6 @@ static uint64_t random_number(struct server *server) {
   return mix(server->request_seed + atomic_fetch_add(&server->request_counter, 1));
 }
 
-struct request *request_create(struct server *server, struct MHD_Connection *connection, const char *uri) {
-  struct request *request = calloc(1, sizeof *request);
-  if (!request) return NULL;
-  request->server = server;
-  request->connection = connection;
-  const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-  request->peer = info ? info->socket_context : NULL;
-  if (!request->peer) {
-    free(request);
-    return NULL;
-  }
-  snprintf(request->id, sizeof request->id, "%016llx", (unsigned long long)random_number(server));
-  request->uri_length = strlen(uri);
-  for (const char *c = uri; *c; c++) request->bad_uri |= (unsigned char)*c <= 0x20 || *c == 0x7f;
-  size_t length = strcspn(uri, "?");
-  if (length > REQUEST_LOG_PATH) length = REQUEST_LOG_PATH;
-  memcpy(request->path, uri, length);
-  request->bad_path = memmem(uri, strcspn(uri, "?"), "%00", 3) != NULL;
-  atomic_init(&request->phase, REQUEST_NEW);
-  atomic_fetch_add(&server->in_flight, 1);
-  watchdog_set(&server->watchdog, request->peer, PEER_RECEIVING, request->id);
-  return request;
-}
-
 /* The route is not for this method: what it is for, as the answer to OPTIONS, or as an error. */
 static void answer_allowed(struct request *request, const char *allow) {
   if (strcmp(request->method, "OPTIONS") == 0) {
@@ -195,6 +171,48 @@ static enum MHD_Result cut(struct request *request) {
   record(request);
   atomic_store(&request->phase, REQUEST_SENT);
   return MHD_NO;
+}
+
+/* How many parameters libmicrohttpd will find in a query. */
+static int arguments_of(const char *uri) {
+  int count = 0;
+  for (const char *c = strchr(uri, '?'); c; c = strchr(c + 1, '&')) count++;
+  return count;
+}
+
+/* Before libmicrohttpd looks at them: when its memory does not suffice for the parameters, 0.9.75 neither answers nor closes.
+ */
+static void refuse_arguments(struct request *request) {
+  reply_error(&request->reply, 414, "uri_too_long", request->id, "A query may have %d parameters. Send fewer.",
+              FRAMING_MAX_ARGUMENTS);
+  cut(request);
+  shutdown(request->peer->fd, SHUT_RDWR);
+}
+
+struct request *request_create(struct server *server, struct MHD_Connection *connection, const char *uri) {
+  struct request *request = calloc(1, sizeof *request);
+  if (!request) return NULL;
+  request->server = server;
+  request->connection = connection;
+  const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+  request->peer = info ? info->socket_context : NULL;
+  if (!request->peer) {
+    free(request);
+    return NULL;
+  }
+  snprintf(request->id, sizeof request->id, "%016llx", (unsigned long long)random_number(server));
+  request->uri_length = strlen(uri);
+  for (const char *c = uri; *c; c++) request->bad_uri |= (unsigned char)*c <= 0x20 || *c == 0x7f;
+  size_t length = strcspn(uri, "?");
+  if (length > REQUEST_LOG_PATH) length = REQUEST_LOG_PATH;
+  memcpy(request->path, uri, length);
+  request->bad_path = memmem(uri, strcspn(uri, "?"), "%00", 3) != NULL;
+  atomic_init(&request->phase, REQUEST_NEW);
+  atomic_fetch_add(&server->in_flight, 1);
+  watchdog_set(&server->watchdog, request->peer, PEER_RECEIVING, request->id);
+  request->peer->request = request;
+  if (arguments_of(uri) > FRAMING_MAX_ARGUMENTS) refuse_arguments(request);
+  return request;
 }
 
 enum MHD_Result request_receive(struct request *request, const char *data, size_t length) {
@@ -416,7 +434,8 @@ static void log_access(const struct request *request, int code) {
 void request_finish(struct request *request, enum MHD_RequestTerminationCode why) {
   struct server *server = request->server;
   int code = request->gone ? STATS_CODE_GONE : request->reply.status;
-  if (atomic_load(&request->phase) == REQUEST_NEW && why == MHD_REQUEST_TERMINATED_COMPLETED_OK) {
+  bool answered = why == MHD_REQUEST_TERMINATED_COMPLETED_OK || why == MHD_REQUEST_TERMINATED_WITH_ERROR;
+  if (atomic_load(&request->phase) == REQUEST_NEW && answered) {
     request->reply.status = code = 400; /* libmicrohttpd has answered what it could not understand, some with 413 or 431 */
   } else if (atomic_load(&request->phase) != REQUEST_SENT) {
     /* It ended before there was a reply: the watchdog answered, or the client went away. */
@@ -426,6 +445,7 @@ void request_finish(struct request *request, enum MHD_RequestTerminationCode why
     record(request);
   }
   log_access(request, code);
+  request->peer->request = NULL;
   request_drop_body(request);
   registry_release(request->model);
   reply_release(&request->reply);
