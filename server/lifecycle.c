@@ -226,12 +226,15 @@ static enum hwgq_status start(struct daemon *daemon, const struct config *config
   if (!status && !watchdog_start(&server->watchdog, server)) {
     status = hwgq_fail(error, HWGQ_ERROR_IO, "cannot start the watchdog thread");
   }
-  if (!status) status = http_start(server, daemon->fd, &daemon->http, error);
-  /* The probes answer while the networks are being loaded. */
+  /* The probes answer while the networks are being loaded; but what waits at a socket that others hold, or may still be served
+   * by the process before this one, is not to be told that they are. */
+  if (!status && !daemon->passed) status = http_start(server, daemon->fd, &daemon->http, error);
   if (!status) status = registry_load(server->registry, config, false, &server->log, error);
   if (!status) status = write_port_file(daemon, error);
   if (status) return status;
   atomic_store(&server->state, SERVER_READY);
+  if (daemon->passed) status = http_start(server, daemon->fd, &daemon->http, error);
+  if (status) return status;
   notify_send(&server->notify, "READY=1\nSTATUS=serving");
   return HWGQ_OK;
 }
@@ -284,7 +287,7 @@ static void set_log_level(struct daemon *daemon, int signal_number) {
   struct log *log = &daemon->server.log;
   int level = signal_number == SIGUSR1 ? LOG_DEBUG : daemon->log_level;
   atomic_store(&log->level, level);
-  log_event(log, LOG_WARNING, "log level", log_string("level", log_level_name(level)));
+  log_event(log, LOG_WARNING, "log level", log_string("now", log_level_name(level)));
 }
 
 /* Sleeps, unless a second SIGINT comes: that ends the process. */
