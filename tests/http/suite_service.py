@@ -301,6 +301,7 @@ def health():
             if listen != "127.0.0.1:0":
                 continue
             d.signal(signal.SIGSTOP)
+            until(lambda: "State:\tT" in open("/proc/%d/status" % d.process.pid).read())
             result = run(HWGQD, "--listen", asked % d.port, "--health")
             d.signal(signal.SIGCONT)
             check("--health of one that hangs", result.returncode == 1 and "2 seconds" in result.stderr, result)
