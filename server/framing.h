@@ -4,11 +4,13 @@
 
 #include "server/request.h"
 
+/* Small enough that a request at any one of them fits in 16 KiB, with libmicrohttpd's records (64 bytes for each header and
+ * parameter) and the reply's headers. What does not fit in HTTP_CONNECTION_MEMORY is refused by libmicrohttpd itself. */
 enum {
-  FRAMING_MAX_URI = 8 << 10,      /* a longer one gets 414 */
-  FRAMING_MAX_HEADERS = 32 << 10, /* bytes of request line and headers together: 431 */
-  FRAMING_MAX_FIELDS = 128,       /* headers: 431 */
-  FRAMING_MAX_ARGUMENTS = 128,    /* parameters of a query: 414 */
+  FRAMING_MAX_URI = 8000,         /* a longer one gets 414; RFC 9112 recommends no less */
+  FRAMING_MAX_HEADERS = 10 << 10, /* bytes of request line and headers together: 431 */
+  FRAMING_MAX_FIELDS = 64,        /* headers: 431 */
+  FRAMING_MAX_ARGUMENTS = 64,     /* parameters of a query: 414 */
 };
 
 struct framing {

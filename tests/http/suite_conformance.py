@@ -238,21 +238,24 @@ def old_versions():
 def limits():
     with daemon() as d:
         with Connection(d) as c:
-            c.send(b"GET /" + b"a" * 8191 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-            check("a path of 8,192 bytes", c.reply()[0] == 404)
-            c.send(b"GET /stats?" + b"a=b&" * 127 + b"window=60 HTTP/1.1\r\nHost: x\r\n\r\n")
-            check("128 parameters", c.reply()[0] == 200)
-            c.send(GET + b"".join(b"X-%d: y\r\n" % i for i in range(127)) + b"\r\n")
-            check("128 headers", c.reply()[0] == 200)
-            c.send(GET + b"X: " + b"y" * 32000 + b"\r\n\r\n")
-            check("32,000 bytes of headers", c.reply()[0] == 200)
-        small = [("a path of 8,193 bytes", b"GET /" + b"a" * 8192 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
+            c.send(b"GET /" + b"a" * 7999 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            check("a path of 8,000 bytes", c.reply()[0] == 404)
+            c.send(b"GET /stats?" + b"a=b&" * 63 + b"window=60 HTTP/1.1\r\nHost: x\r\n\r\n")
+            check("64 parameters", c.reply()[0] == 200)
+            c.send(GET + b"".join(b"X-%d: y\r\n" % i for i in range(63)) + b"\r\n")
+            check("64 headers", c.reply()[0] == 200)
+            c.send(GET + b"X: " + b"y" * 10000 + b"\r\n\r\n")
+            check("10,000 bytes of headers", c.reply()[0] == 200)
+            c.send(b"POST /classify?" + b"a=b&" * 40 + b"x=" + b"y" * 2000 + b" HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(JPEG) +
+                   b"".join(b"X-%d: %s\r\n" % (i, b"y" * 60) for i in range(40)) + b"\r\n" + JPEG)
+            check("much of everything at once, and a body", c.reply()[0] == 200)
+        small = [("a path of 8,001 bytes", b"GET /" + b"a" * 8000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
                  ("a long query", b"GET /stats?a=" + b"b" * 8200 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
-                 ("129 parameters", b"GET /stats?" + b"a=b&" * 128 + b"a HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
+                 ("65 parameters", b"GET /stats?" + b"a=b&" * 64 + b"a HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
                  ("4,000 parameters", b"GET /stats?" + b"&" * 3999 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
                  ("a long path before a body", b"POST /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", 414, "uri_too_long"),
-                 ("129 headers", GET + b"".join(b"X-%d: y\r\n" % i for i in range(128)) + b"\r\n", 431, "headers_too_large"),
-                 ("33,000 bytes of headers", GET + b"X: " + b"y" * 33000 + b"\r\n\r\n", 431, "headers_too_large")]
+                 ("65 headers", GET + b"".join(b"X-%d: y\r\n" % i for i in range(64)) + b"\r\n", 431, "headers_too_large"),
+                 ("10,300 bytes of headers", GET + b"X: " + b"y" * 10300 + b"\r\n\r\n", 431, "headers_too_large")]
         large = [("a path of 100,000 bytes", b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, None),
                  ("100,000 bytes of headers", GET + b"X: " + b"y" * 100000 + b"\r\n\r\n", 431, None),
                  ("20,000 headers", GET + b"X: y\r\n" * 20000 + b"\r\n", 431, None)]
