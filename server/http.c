@@ -138,7 +138,7 @@ enum hwgq_status http_start(struct server *server, int fd, struct MHD_Daemon **d
   int64_t patience =
       config->idle_timeout_ms > config->request_timeout_ms ? config->idle_timeout_ms : config->request_timeout_ms;
   unsigned threads = (unsigned)server->io_threads;
-  unsigned connections = (unsigned)config->max_connections < threads ? threads : (unsigned)config->max_connections;
+  unsigned connections = (unsigned)server->max_connections < threads ? threads : (unsigned)server->max_connections;
   struct MHD_OptionItem options[] = {
       {MHD_OPTION_LISTEN_SOCKET, fd, NULL},
       {MHD_OPTION_CONNECTION_LIMIT, (intptr_t)connections, NULL},

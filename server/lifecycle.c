@@ -47,15 +47,18 @@ static void block_signals(struct daemon *daemon) {
   signal(SIGPIPE, SIG_IGN);
 }
 
-static void raise_descriptor_limit(const struct server *server) {
+/* Descriptors are for connections, except some that a reload, a scrape and the daemon itself need. */
+static void raise_descriptor_limit(struct server *server) {
+  enum { RESERVED = 32 };
   struct rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit)) return;
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
-  if (limit.rlim_cur < (rlim_t)server->config->max_connections + 64) {
-    log_event(&server->log, LOG_WARNING, "the limit of open files is too low for max_connections: raise it (ulimit -n)",
-              log_integer("limit", (int64_t)limit.rlim_cur), log_integer("max_connections", server->config->max_connections));
-  }
+  if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= (rlim_t)server->max_connections + RESERVED) return;
+  server->max_connections = limit.rlim_cur > 2 * RESERVED ? (int)limit.rlim_cur - RESERVED : RESERVED;
+  log_event(&server->log, LOG_WARNING, "the limit of open files is too low for max_connections: raise it (ulimit -n)",
+            log_integer("limit", (int64_t)limit.rlim_cur), log_integer("max_connections", server->config->max_connections),
+            log_integer("used", server->max_connections));
 }
 
 static enum hwgq_status server_init(struct server *server, const struct config *config, struct hwgq_error *error) {
@@ -66,6 +69,7 @@ static enum hwgq_status server_init(struct server *server, const struct config *
   clock_gettime(CLOCK_REALTIME, &wall);
   server->started_unix = wall.tv_sec;
   server->started = clock_now();
+  server->max_connections = (int)config->max_connections;
   server->workers = config->workers ? (int)config->workers : cores;
   server->io_threads = config->io_threads ? (int)config->io_threads : (cores + 1) / 2;
   if (getrandom(&server->request_seed, sizeof server->request_seed, GRND_NONBLOCK) < 0) server->request_seed = clock_now();

@@ -27,7 +27,7 @@ struct server {
   struct stats *unrouted; /* classification requests that ended before a network was chosen */
   uint64_t started;       /* clock_now() */
   int64_t started_unix;   /* seconds */
-  int workers, io_threads;
+  int workers, io_threads, max_connections;
   _Atomic int state;                /* enum server_state */
   atomic_bool stopping;             /* the HTTP daemon is about to stop: nothing may be suspended any more */
   atomic_int in_flight;             /* requests whose first line has arrived and whose reply has not been sent */
