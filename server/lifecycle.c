@@ -261,6 +261,16 @@ static void stop(struct daemon *daemon) {
   stats_destroy(server->unrouted);
 }
 
+/* "Permission denied" alone would not tell why. */
+static void log_hidden(const struct server *server, const struct config *config) {
+  for (int64_t i = 0; i < config->model_count; i++) {
+    const char *path = config->models[i].path;
+    if (!sandbox_hides(&server->sandbox, path)) continue;
+    log_event(&server->log, LOG_ERROR, "sandbox: this lies in no folder that was configured at the start; restart to serve it",
+              log_string("path", path));
+  }
+}
+
 static void reload(struct daemon *daemon, int argc, char *const *argv) {
   struct server *server = &daemon->server;
   struct config config;
@@ -270,6 +280,7 @@ static void reload(struct daemon *daemon, int argc, char *const *argv) {
   notify_send(&server->notify, "RELOADING=1\nMONOTONIC_USEC=%llu\nSTATUS=reloading", (unsigned long long)(clock_now() / 1000));
   enum hwgq_status status = config_load(argc, argv, &config, &command, &error);
   if (!status) status = registry_load(server->registry, &config, true, &server->log, &error);
+  log_hidden(server, &config);
   if (status) {
     log_event(&server->log, LOG_ERROR, "reload failed, everything stays as it was", log_string("error", error.message));
   } else {

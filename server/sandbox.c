@@ -93,6 +93,13 @@ bool sandbox_enter_worker(const struct sandbox *sandbox) {
   return sandbox->worker.count == 0 || filter_enter(&sandbox->worker);
 }
 
+bool sandbox_hides(const struct sandbox *sandbox, const char *path) {
+  int fd = sandbox->landlock ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+  if (fd >= 0) close(fd);
+  /* access() asks the file's own permissions only */
+  return sandbox->landlock && fd < 0 && errno == EACCES && access(path, R_OK) == 0;
+}
+
 void sandbox_describe(const struct sandbox *sandbox, struct text *text) {
   if (!active(sandbox->mode)) {
     text_puts(text, sandbox->mode == SANDBOX_OFF ? "off" : "off in a build with sanitizers");

@@ -44,6 +44,8 @@ enum hwgq_status sandbox_enter(struct sandbox *sandbox, const struct config *con
 void sandbox_release(struct sandbox *sandbox);
 /* Restricts the calling thread as a worker. False: it is not restricted and must not touch what strangers sent. */
 bool sandbox_enter_worker(const struct sandbox *sandbox);
+/* Whether only the sandbox keeps the process from reading this path: it lies in no folder that was configured at the start. */
+bool sandbox_hides(const struct sandbox *sandbox, const char *path);
 /* One line of what is in force. */
 void sandbox_describe(const struct sandbox *sandbox, struct text *text);
 /* One line of what this kernel would give, without entering anything. Fails where SANDBOX_ON would. */
