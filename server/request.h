@@ -4,8 +4,7 @@
  * classification is then suspended and queued; a worker (or the watchdog, at its deadline) fills reply and resumes it;
  * request_send hands the reply to libmicrohttpd; request_finish (sent, or the client has gone) logs and frees.
  * libmicrohttpd itself answers what it cannot make a request of (a malformed request line, length or chunk; headers beyond its
- * buffer of HTTP_CONNECTION_MEMORY; no Host): such replies are its own short HTML, without a request id, and the connection is
- * closed.
+ * buffer of HTTP_CONNECTION_MEMORY): such replies are its own short HTML, without a request id, and the connection is closed.
  * Exactly one thread owns a request at any time: the connection's I/O thread, except between queue_push and resuming. */
 #ifndef REQUEST_H
 #define REQUEST_H

@@ -604,7 +604,7 @@ def deadline():
 
 
 def gone_client():
-    with Daemon(BUILD, FOLDER, *SLOW) as daemon:
+    with Daemon(BUILD, FOLDER, *SLOW, "--queue-deadline-ms", "60000") as daemon:
         body, content_type = slow_form(daemon, 1.0)
         busy = threading.Thread(target=lambda: daemon.post("/classify?top_k=1", body, content_type))
         busy.start()
