@@ -59,6 +59,8 @@ const struct config_key config_key_table[] = {
      "requests of one client in progress; more get 429; 0: no limit"},
     {"trusted_proxies", CONFIG_STRING, FIELD(trusted_proxies), 0, 0, 0, NULL,
      "addresses or networks (10.0.0.0/8), separated by commas, whose X-Forwarded-For tells the client"},
+    {"sandbox", CONFIG_CHOICE, FIELD(sandbox), 0, 0, 0, "try|on|off",
+     "Landlock and seccomp after the start: as far as the kernel can, all of it or no start, nothing"},
     {"cpu", CONFIG_STRING, FIELD(cpu), 0, 0, 0, NULL,
      "kernel set: scalar, avx2, avx512, ...; the best that this CPU has when not given"},
     {"port_file", CONFIG_STRING, FIELD(port_file), 0, 0, 0, NULL, "a file to write the port number to once listening"},
@@ -233,7 +235,7 @@ enum hwgq_status config_split_listen(const char *listen, char *host, size_t host
 }
 
 static bool applied_by_reload(const struct config *a, const struct config *b, const char *key) {
-  static const char *const always[] = {"models", "model_versions", "default_model", "drain_delay_ms", "keys_file"};
+  static const char *const always[] = {"models", "model_versions", "default_model", "drain_delay_ms", "log_level", "keys_file"};
   for (size_t i = 0; i < sizeof always / sizeof always[0]; i++) {
     if (strcmp(key, always[i]) == 0) return true;
   }
@@ -280,5 +282,6 @@ void config_help(struct text *text) {
     if (key->kind == CONFIG_CHOICE) text_printf(text, " (%s)", key->text);
     text_puts(text, "\n");
   }
-  text_puts(text, "\nSignals: SIGTERM finishes what was accepted and ends; SIGHUP reads configuration and networks again.\n");
+  text_puts(text, "\nSignals: SIGTERM finishes what was accepted and ends; SIGHUP reads configuration and networks again;\n"
+                  "SIGUSR1 logs everything (level debug), SIGUSR2 what log_level says.\n");
 }

@@ -28,6 +28,7 @@ struct config {
   int64_t max_body_bytes, max_buffered_bytes, max_pixels, max_images, max_connections;
   int64_t log_format, log_level; /* enum log_format, enum log_level */
   char *cpu;                     /* kernel set; NULL: the best this CPU has */
+  int64_t sandbox;               /* enum sandbox_mode */
   int64_t model_versions;        /* of one network that are kept loaded */
   char *keys_file;               /* API keys; NULL: none */
   int64_t metrics_access;        /* enum config_metrics */
@@ -60,7 +61,7 @@ void config_help(struct text *text);
 /* Splits "host:port" or "[host]:port". */
 enum hwgq_status config_split_listen(const char *listen, char *host, size_t host_size, int *port, struct hwgq_error *error);
 /* Keys that differ and that a reload cannot apply, separated by commas: those other than models, model_versions, default_model,
- * drain_delay_ms, and keys_file, tls_certificate and tls_key, whose files are read again. */
+ * drain_delay_ms, log_level, and keys_file, tls_certificate and tls_key, whose files are read again. */
 void config_differences(const struct config *a, const struct config *b, struct text *text);
 /* Network names: letters, digits, '.', '_', '-', up to CONFIG_MAX_NAME, not starting with a dot. */
 bool config_name_valid(const char *name);

@@ -6,8 +6,10 @@
 #include "server/config.h"
 #include "server/limits_address.h"
 #include "server/log.h"
+#include "server/notify.h"
 #include "server/queue.h"
 #include "server/registry.h"
+#include "server/sandbox.h"
 #include "server/stats.h"
 #include "server/watchdog.h"
 
@@ -21,8 +23,11 @@ struct manage;
 enum server_state { SERVER_LOADING, SERVER_READY, SERVER_DRAINING };
 
 struct server {
-  const struct config *config; /* as read at start: a reload changes only the registry, drain_delay_ms, keys and certificate */
+  /* As read at start: a reload changes only the registry, drain_delay_ms, log_level, keys and certificate. */
+  const struct config *config;
   struct log log;
+  struct notify notify;
+  struct sandbox sandbox;
   struct registry *registry;
   struct queue queue;
   struct auth *auth;
@@ -34,7 +39,7 @@ struct server {
   struct stats *unrouted; /* classification requests that ended before a network was chosen */
   uint64_t started;       /* clock_now() */
   int64_t started_unix;   /* seconds */
-  int workers, io_threads;
+  int workers, io_threads, max_connections;
   _Atomic int state;                /* enum server_state */
   atomic_bool stopping;             /* the HTTP daemon is about to stop: nothing may be suspended any more */
   atomic_int in_flight;             /* requests whose first line has arrived and whose reply has not been sent */

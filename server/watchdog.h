@@ -22,7 +22,8 @@ enum peer_state {
 struct peer {
   struct peer *previous, *next;
   struct server *server;
-  int fd; /* open until watchdog_remove */
+  int fd;        /* open until watchdog_remove */
+  void *request; /* struct request that has begun and not ended; for the I/O thread */
   enum peer_state state;
   bool timed_out; /* a deadline has passed and the socket is shut down: the state does not change any more */
   uint64_t deadline;
@@ -42,6 +43,7 @@ struct watchdog {
   struct peer_list idle, receiving, sending;
   int peers;          /* of any state */
   uint64_t next_look; /* when closed connections are looked for */
+  uint64_t next_ping; /* when the service manager is told that the daemon is alive */
   bool stop, running;
 };
 

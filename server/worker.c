@@ -21,6 +21,10 @@ struct worker_pool {
 static void *work(void *argument) {
   struct worker *worker = argument;
   struct queue_item *item;
+  if (!sandbox_enter_worker(&worker->server->sandbox)) {
+    log_line(&worker->server->log, LOG_ERROR, "sandbox: a worker cannot be restricted and does not serve");
+    return NULL;
+  }
   while ((item = queue_pop(&worker->server->queue))) {
     struct request *request = (struct request *)item;
     uint64_t now = clock_now();
