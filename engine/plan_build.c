@@ -235,6 +235,7 @@ static enum hwgq_status fill_weighted(struct plan_builder *builder, struct plan_
     stage->run = run_linear;
     status = plan_pack_linear(builder, stage, layer, input);
   } else {
+    stage->prepare = packed ? run_conv_prepare : NULL;
     stage->run = run_conv;
     status = plan_pack_conv(builder, stage, layer, input, pool, flip);
   }
@@ -311,9 +312,7 @@ static enum hwgq_status build_weighted(struct plan_builder *builder, int index) 
 /* ---- everything else ---------------------------------------------------------------------------------------------------- */
 
 /* One stage for one layer. Inputs become floats unless `packed` (then the output has the first input's coding). */
-static enum hwgq_status build_simple(struct plan_builder *builder, int index, const char *kernel, bool packed,
-                                     void (*run)(const struct hwgq_plan *, const struct plan_stage *,
-                                                 const struct plan_frame *)) {
+static enum hwgq_status build_simple(struct plan_builder *builder, int index, const char *kernel, bool packed, plan_run *run) {
   const struct hwgq_layer *layer = &builder->network->layers[index];
   int inputs[HWGQ_MAX_INPUTS], output;
   for (int i = 0; i < layer->input_count; i++) {
