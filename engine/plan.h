@@ -186,6 +186,7 @@ struct plan_stage {
   size_t weight_bytes;
   plan_run *prepare, *run; /* prepare: NULL for none */
   int prepare_units, run_units;
+  uint64_t cost_ns; /* what the stage takes about, on one fast core: only the order of magnitude counts */
   int input_count;
   int inputs[HWGQ_MAX_INPUTS];
   int output;
@@ -270,7 +271,7 @@ enum hwgq_status plan_make_blocks(struct plan_builder *builder, int channels, in
 void plan_coding_of(const struct hwgq_layer *quantize, struct plan_coding *coding);
 enum hwgq_status plan_fold(struct plan_builder *builder, struct plan_epilogue *epilogue, const struct hwgq_chain *chain,
                            const struct hwgq_layer *quantize, const bool *flip, int32_t bound);
-/* plan_units.c: sets prepare_units and run_units of every stage. */
+/* plan_units.c: sets prepare_units, run_units and cost_ns of every stage. */
 void plan_set_units(struct hwgq_plan *plan);
 /* plan_buffers.c */
 enum hwgq_status plan_place_buffers(struct plan_builder *builder);

@@ -58,6 +58,11 @@ static const struct {
     {run_max_pool, by_rows}, {run_avg_pool, by_rows},    {run_packed_max_pool, by_rows},
 };
 
+static uint64_t cost_ns(const struct hwgq_plan *plan, const struct plan_stage *stage) {
+  enum { BINARY_MACS = 500, FLOAT_MACS = 100, BYTES = 16 }; /* per nanosecond */
+  return stage->macs / (stage->conv.form ? BINARY_MACS : FLOAT_MACS) + (stage_bytes(plan, stage) + stage->weight_bytes) / BYTES;
+}
+
 void plan_set_units(struct hwgq_plan *plan) {
   for (int s = 0; s < plan->stage_count; s++) {
     struct plan_stage *stage = &plan->stages[s];
@@ -65,5 +70,6 @@ void plan_set_units(struct hwgq_plan *plan) {
       if (stage->run == kinds[k].run) stage->run_units = kinds[k].units(plan, stage);
     }
     if (stage->prepare) stage->prepare_units = prepare_units(stage);
+    stage->cost_ns = cost_ns(plan, stage);
   }
 }

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine/plan.h"
+#include "engine/team.h"
 
 static void read_scores(const struct hwgq_plan *plan, const struct plan_frame *frame, float *scores) {
   run_unpack_chw(&plan->tensors[plan->output_tensor], plan_data(plan, frame, plan->output_tensor), scores);
@@ -54,6 +54,26 @@ void hwgq_run_profiled(const struct hwgq_plan *plan, void *scratch, const uint8_
     before = after;
   }
   read_scores(plan, &frame, scores);
+}
+
+int hwgq_run_team(const struct hwgq_plan *plan, void *scratch, const uint8_t *pixels, float *scores, struct hwgq_team *team,
+                  uint64_t *stage_ns) {
+  struct plan_frame frame = frame_in(plan, scratch);
+  frame.pixels = pixels;
+  uint64_t before = stage_ns ? nanoseconds() : 0;
+  team_begin(team);
+  for (int s = 0; s < plan->stage_count; s++) {
+    const struct plan_stage *stage = &plan->stages[s];
+    if (stage->prepare) team_step(team, plan, stage, &frame, stage->prepare, stage->prepare_units);
+    team_step(team, plan, stage, &frame, stage->run, stage->run_units);
+    if (!stage_ns) continue;
+    const uint64_t after = nanoseconds();
+    stage_ns[s] = after - before;
+    before = after;
+  }
+  const int helpers = team_end(team);
+  read_scores(plan, &frame, scores);
+  return helpers;
 }
 
 enum hwgq_status hwgq_run_output(const struct hwgq_plan *plan, const void *scratch, int layer, float *values,

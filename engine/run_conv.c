@@ -398,20 +398,31 @@ static void unaligned_bands(const struct conv_run *run, struct plan_units bands)
   for (int block = 0; block < conv->block_count; block += plan_span(conv, block)) run_bands(run, block, bands);
 }
 
-/* A unit is a band of a span of blocks, span by span. */
+static void run_spans(const struct conv_run *run, struct plan_units spans, struct plan_units bands) {
+  for (int span = spans.begin; span < spans.end; span++) run_bands(run, plan_span_block(run->conv, span), bands);
+}
+
+/* A unit is a band of a span of blocks, band by band: most layers are cut by rows, and small ones by channels. Whole bands are
+ * computed span by span. */
 void run_conv(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
               struct plan_units units) {
   const struct conv_run run = start_run(plan, stage, frame);
-  const int bands = stage->conv.bands;
   if (stage->epilogue.pack && stage->epilogue.unaligned) {
     unaligned_bands(&run, units);
     return;
   }
+  const int spans = plan_span_count(&stage->conv);
   while (units.begin < units.end) {
-    const int span = units.begin / bands, first = units.begin % bands;
-    const int last = first + units.end - units.begin < bands ? first + units.end - units.begin : bands;
-    run_bands(&run, plan_span_block(&stage->conv, span), (struct plan_units){first, last});
-    units.begin += last - first;
+    const int band = units.begin / spans, span = units.begin % spans, count = units.end - units.begin;
+    if (span == 0 && count >= spans) {
+      const int whole = count / spans;
+      run_spans(&run, (struct plan_units){0, spans}, (struct plan_units){band, band + whole});
+      units.begin += whole * spans;
+    } else {
+      const int end = span + count < spans ? span + count : spans;
+      run_spans(&run, (struct plan_units){span, end}, (struct plan_units){band, band + 1});
+      units.begin += end - span;
+    }
   }
 }
 
