@@ -222,7 +222,7 @@ void team_step(struct hwgq_team *team, const struct hwgq_plan *plan, const struc
  */
 
 bool hwgq_team_open(const struct hwgq_team *team) {
-  return is_open(atomic_load_explicit(&team->claim, memory_order_seq_cst));
+  return is_open(atomic_load_explicit(&team->claim, memory_order_seq_cst)) && participants(team) <= team->helpers;
 }
 
 /* The lowest free place, or -1. */

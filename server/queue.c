@@ -50,13 +50,51 @@ static struct queue_item *take(struct queue *queue) {
   return item;
 }
 
-struct queue_item *queue_pop(struct queue *queue) {
-  struct queue_item *item = NULL;
+/* The mutex is held. `sleepers` counts those that are idle and those that were called; one that wakes for an item leaves the
+ * call, when there is one for another sleeper, to that one. */
+static void leave_sleep(struct queue *queue) {
+  if (atomic_load(&queue->idle) > 0) {
+    atomic_fetch_sub(&queue->idle, 1);
+  } else {
+    queue->called--;
+  }
+}
+
+enum queue_event queue_wait(struct queue *queue, bool (*other_work)(void *context), void *context, struct queue_item **item) {
+  enum queue_event event = QUEUE_CALL;
   pthread_mutex_lock(&queue->mutex);
-  while (!queue->head && !queue->closed) pthread_cond_wait(&queue->filled, &queue->mutex);
-  if (queue->head) item = take(queue);
+  while (!queue->head && !queue->closed) {
+    atomic_fetch_add(&queue->idle, 1);
+    if (other_work && other_work(context)) {
+      leave_sleep(queue);
+      break;
+    }
+    pthread_cond_wait(&queue->filled, &queue->mutex);
+    if (!queue->head && queue->called > 0) {
+      queue->called--;
+      break;
+    }
+    leave_sleep(queue);
+  }
+  if (queue->head) {
+    *item = take(queue);
+    event = QUEUE_ITEM;
+  } else if (queue->closed) {
+    event = QUEUE_CLOSED;
+  }
   pthread_mutex_unlock(&queue->mutex);
-  return item;
+  return event;
+}
+
+void queue_call(struct queue *queue) {
+  if (atomic_load(&queue->idle) == 0) return;
+  pthread_mutex_lock(&queue->mutex);
+  if (atomic_load(&queue->idle) > 0) {
+    atomic_fetch_sub(&queue->idle, 1);
+    queue->called++;
+    pthread_cond_signal(&queue->filled);
+  }
+  pthread_mutex_unlock(&queue->mutex);
 }
 
 struct queue_item *queue_expire(struct queue *queue, uint64_t now) {
@@ -78,8 +116,5 @@ void queue_close(struct queue *queue) {
 }
 
 size_t queue_depth(struct queue *queue) {
-  pthread_mutex_lock(&queue->mutex);
-  size_t depth = queue->depth;
-  pthread_mutex_unlock(&queue->mutex);
-  return depth;
+  return atomic_load(&queue->depth);
 }
