@@ -285,8 +285,8 @@ int hwgq_run_team(const struct hwgq_plan *plan, void *scratch, const uint8_t *pi
  * when `leave` (NULL: never) says so, which is asked every few dozen microseconds at least, or when there was nothing to do for
  * some twenty microseconds. Returns whether it computed anything. */
 bool hwgq_team_help(struct hwgq_team *team, bool (*leave)(void *context), void *context);
-/* Whether there is something to help with right now, and room. A thread that is about to sleep looks once more after it has said so to
- * `wake` (both sequentially consistent): then no call is lost. */
+/* Whether there is something to help with right now, and room. A thread that is about to sleep looks once more after it has
+ * said so to `wake` (both sequentially consistent): then no call is lost. */
 bool hwgq_team_open(const struct hwgq_team *team);
 
 /* ---- looking into plans and runs -------------------------------------------------------------------------------------------

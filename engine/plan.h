@@ -121,6 +121,7 @@ struct plan_conv {
   int band;                /* rows of `final` that are computed at once */
   int band_lines;          /* rows of `out` that this needs at most */
   int bands;               /* number of bands */
+  int slices;              /* ranges of bands that belong to different units of work */
 };
 
 /* Place of a block in the span that computes it: spans start at every second block of a group when the form's span is 2. */

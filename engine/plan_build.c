@@ -190,7 +190,8 @@ static enum hwgq_status add_conv_temporaries(struct plan_builder *builder, int i
     const uint64_t elements = in_pixels * hwgq_code_elements(conv->form, plan_words(&input));
     status = add_temporary(builder, index, TEMP_CODES, elements * sizeof(uint32_t));
   }
-  if (!status && binary) status = add_temporary(builder, index, TEMP_SUMS, in_pixels * sizeof(int32_t));
+  if (!status && binary)
+    status = add_temporary(builder, index, TEMP_SUMS, (in_pixels + (uint64_t)input.shape.width) * sizeof(int32_t));
   if (!status && binary) {
     status = add_temporary(builder, index, TEMP_CORRECTIONS, passes * groups * out_pixels * sizeof(int32_t));
   }

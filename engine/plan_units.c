@@ -4,13 +4,15 @@
 #include "engine/plan.h"
 
 enum {
-  UNIT_BYTES = 8192, /* of input and output, of stages that are memory traffic: one to two microseconds */
-  UNIT_WINDOWS = 512 /* corrections, of kernels of nine taps: about as long */
+  UNIT_BYTES = 32768, /* of input and output, of stages that are memory traffic: about a microsecond */
+  FEWEST = 4,         /* what would be fewer units is not worth sharing */
+  UNIT_SUMS = 4096,   /* additions and population counts in a unit of `prepare`: about as long */
 };
 
-static int limit(uint64_t units, int most) {
-  if (units < 1) return 1;
-  return units < (uint64_t)most ? (int)units : most;
+static int limit(uint64_t units, size_t most) {
+  if (units > most) units = most;
+  if (units > INT16_MAX) units = INT16_MAX;
+  return units < FEWEST ? 1 : (int)units;
 }
 
 static uint64_t stage_bytes(const struct hwgq_plan *plan, const struct plan_stage *stage) {
@@ -20,38 +22,48 @@ static uint64_t stage_bytes(const struct hwgq_plan *plan, const struct plan_stag
 }
 
 /* Units of whole pixels, and of whole rows. */
-static int by_pixels(const struct hwgq_plan *plan, const struct plan_stage *stage) {
-  const size_t pixels = plan_pixels(plan->tensors[stage->output].shape);
-  return limit(stage_bytes(plan, stage) / UNIT_BYTES, pixels < INT16_MAX ? (int)pixels : INT16_MAX);
+static int by_pixels(const struct hwgq_plan *plan, struct plan_stage *stage) {
+  return limit(stage_bytes(plan, stage) / UNIT_BYTES, plan_pixels(plan->tensors[stage->output].shape));
 }
-static int by_rows(const struct hwgq_plan *plan, const struct plan_stage *stage) {
-  const int rows = plan->tensors[stage->output].shape.height;
-  return limit(stage_bytes(plan, stage) / UNIT_BYTES, rows < INT16_MAX ? rows : INT16_MAX);
+static int by_rows(const struct hwgq_plan *plan, struct plan_stage *stage) {
+  return limit(stage_bytes(plan, stage) / UNIT_BYTES, (size_t)plan->tensors[stage->output].shape.height);
 }
 
-static int conv_units(const struct hwgq_plan *plan, const struct plan_stage *stage) {
-  const struct plan_conv *conv = &stage->conv;
+/* Slices of a layer's bands. Bands whose pooling windows overlap compute the rows that they share twice when they belong to
+ * different slices: slices are as high as keeps that below a tenth. */
+static int slices(const struct plan_conv *conv) {
+  const int twice = conv->pooled ? conv->pool.kernel_height - conv->pool.stride_height : 0;
+  if (twice <= 0) return conv->bands;
+  int count = 16;
+  while (count > 1 && (count > conv->bands || 10 * twice * count > conv->out.height)) count /= 2;
+  return count;
+}
+
+static int conv_units(const struct hwgq_plan *plan, struct plan_stage *stage) {
   (void)plan;
-  return stage->epilogue.pack && stage->epilogue.unaligned ? conv->bands : conv->bands * plan_span_count(conv);
+  stage->conv.slices = slices(&stage->conv);
+  if (stage->epilogue.pack && stage->epilogue.unaligned) return stage->conv.slices; /* blocks share words of the output */
+  return stage->conv.slices * plan_span_count(&stage->conv);
 }
 
-static int linear_units(const struct hwgq_plan *plan, const struct plan_stage *stage) {
+static int linear_units(const struct hwgq_plan *plan, struct plan_stage *stage) {
   (void)plan;
   return stage->epilogue.block_count;
 }
 
 /* Rows of corrections; input rows that two units need are summed twice. */
-static int prepare_units(const struct plan_stage *stage) {
+static int prepare_units(const struct hwgq_plan *plan, const struct plan_stage *stage) {
   const struct plan_conv *conv = &stage->conv;
-  const uint64_t taps = (uint64_t)conv->window.kernel_height * (uint64_t)conv->window.kernel_width;
-  const uint64_t work = (plan_pixels(conv->in) + plan_pixels(conv->out) * taps) / 10;
-  return limit(work / UNIT_WINDOWS, conv->out.height);
+  const struct plan_tensor *input = &plan->tensors[stage->inputs[0]];
+  const uint64_t taps = (uint64_t)conv->window.kernel_height + (uint64_t)conv->window.kernel_width;
+  const uint64_t sums = plan_pixels(conv->in) * plan_pixel_words(input) + plan_pixels(conv->out) * taps;
+  return limit(sums / UNIT_SUMS, (size_t)conv->out.height);
 }
 
 /* Kinds of stages that are not here have one unit. */
 static const struct {
   plan_run *run;
-  int (*units)(const struct hwgq_plan *plan, const struct plan_stage *stage);
+  int (*units)(const struct hwgq_plan *plan, struct plan_stage *stage);
 } kinds[] = {
     {run_conv, conv_units},  {run_linear, linear_units}, {run_input, by_pixels},         {run_chain, by_pixels},
     {run_unpack, by_pixels}, {run_add, by_pixels},       {run_concat, by_pixels},        {run_packed_concat, by_pixels},
@@ -59,7 +71,7 @@ static const struct {
 };
 
 static uint64_t cost_ns(const struct hwgq_plan *plan, const struct plan_stage *stage) {
-  enum { BINARY_MACS = 500, FLOAT_MACS = 100, BYTES = 16 }; /* per nanosecond */
+  enum { BINARY_MACS = 1000, FLOAT_MACS = 110, BYTES = 32 }; /* per nanosecond */
   return stage->macs / (stage->conv.form ? BINARY_MACS : FLOAT_MACS) + (stage_bytes(plan, stage) + stage->weight_bytes) / BYTES;
 }
 
@@ -69,7 +81,7 @@ void plan_set_units(struct hwgq_plan *plan) {
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
       if (stage->run == kinds[k].run) stage->run_units = kinds[k].units(plan, stage);
     }
-    if (stage->prepare) stage->prepare_units = prepare_units(stage);
+    if (stage->prepare) stage->prepare_units = prepare_units(plan, stage);
     stage->cost_ns = cost_ns(plan, stage);
   }
 }

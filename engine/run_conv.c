@@ -30,33 +30,46 @@ struct conv_run {
  * a = 2 * bit - 1: sum(w * a) = 4 * sum(b * bit) - 2 * sum(bit) - sum(w). The sums over a belong to the output pixel and are
  * added as its correction; sum(w) belongs to the channel. */
 
-/* Output rows begin .. end - 1. */
+/* columns[x] = sum over rows of input column x. */
+static void sum_rows(const int32_t *sums, int rows, size_t width, int32_t *columns) {
+  memset(columns, 0, width * sizeof *columns);
+  for (int row = 0; row < rows; row++, sums += width) {
+    for (size_t x = 0; x < width; x++) columns[x] += sums[x];
+  }
+}
+
+/* Output rows begin .. end - 1. `columns`: memory for a row of the input. */
 static void sum_windows(const struct plan_conv *conv, const int32_t *sums, int32_t factor, int32_t *corrections, int begin,
-                        int end) {
+                        int end, int32_t *columns) {
+  const size_t width = (size_t)conv->in.width, stride = (size_t)conv->window.stride_width;
   for (int i = 0; i < conv->line_segments; i++) {
     const struct plan_segment *line = &conv->lines[i];
     const int first = line->start > begin ? 0 : begin - line->start;
     const int last = line->start + line->count < end ? line->count : end - line->start;
     for (int y = first; y < last; y++) {
-      const int top = line->input + y * conv->window.stride_height;
+      sum_rows(sums + (size_t)(line->input + y * conv->window.stride_height) * width, line->taps, width, columns);
+      int32_t *row = corrections + (size_t)(line->start + y) * (size_t)conv->out.width;
       for (int k = 0; k < conv->column_segments; k++) {
         const struct plan_segment *column = &conv->columns[k];
-        int32_t *out = corrections + (size_t)(line->start + y) * (size_t)conv->out.width + column->start;
-        for (int x = 0; x < column->count; x++) {
-          const int left = column->input + x * conv->window.stride_width;
-          int32_t total = 0;
-          for (int row = 0; row < line->taps; row++) {
-            const int32_t *from = sums + (size_t)(top + row) * (size_t)conv->in.width + left;
-            for (int tap = 0; tap < column->taps; tap++) total += from[tap];
+        int32_t *out = row + column->start;
+        const size_t count = (size_t)column->count;
+        memset(out, 0, count * sizeof *out);
+        for (int tap = 0; tap < column->taps; tap++) {
+          const int32_t *from = columns + column->input + tap;
+          if (stride == 1) {
+            for (size_t x = 0; x < count; x++) out[x] += from[x];
+          } else {
+            for (size_t x = 0; x < count; x++) out[x] += from[x * stride];
           }
-          out[x] = factor * total;
         }
+        for (size_t x = 0; x < count; x++) out[x] *= factor;
       }
     }
   }
 }
 
-/* Of output rows begin .. end - 1. sums: one for every input pixel, of which those that these rows see are filled. */
+/* Of output rows begin .. end - 1. sums: one for every input pixel, of which those that these rows see are filled, and a row.
+ */
 static void make_corrections(const struct conv_run *run, int32_t *sums, int begin, int end) {
   const struct plan_conv *conv = run->conv;
   const struct plan_window *w = &conv->window;
@@ -81,7 +94,7 @@ static void make_corrections(const struct conv_run *run, int32_t *sums, int begi
                                         .masks = group->masks,
                                         .sums = sums + start};
       run->plan->kernels->sums(&job);
-      sum_windows(conv, sums, coding->sign ? -2 : -1, corrections, begin, end);
+      sum_windows(conv, sums, coding->sign ? -2 : -1, corrections, begin, end, sums + plan_pixels(conv->in));
     }
   }
 }
@@ -389,38 +402,45 @@ static void run_bands(const struct conv_run *run, int block, struct plan_units b
   }
 }
 
-/* Blocks that share words of the output: a unit is a band of all of them. */
-static void unaligned_bands(const struct conv_run *run, struct plan_units bands) {
+/* Whole slices of all blocks. */
+static void run_slices(const struct conv_run *run, struct plan_units slices) {
   const struct plan_conv *conv = run->conv;
-  const size_t row_bytes = (size_t)conv->final.width * plan_pixel_words(run->output) * sizeof(uint32_t);
-  const size_t first = (size_t)(bands.begin * conv->band), end = (size_t)band_end(conv, bands.end - 1);
-  memset((char *)run->output_data + first * row_bytes, 0, (end - first) * row_bytes);
-  for (int block = 0; block < conv->block_count; block += plan_span(conv, block)) run_bands(run, block, bands);
+  const struct plan_slice bands = plan_slice((size_t)conv->bands, conv->slices, slices);
+  const int begin = (int)bands.begin, end = (int)bands.end;
+  if (run->stage->epilogue.pack && run->stage->epilogue.unaligned) { /* bits are or-ed in */
+    const size_t row_bytes = (size_t)conv->final.width * plan_pixel_words(run->output) * sizeof(uint32_t);
+    const int first = begin * conv->band, rows = band_end(conv, end - 1) - first;
+    memset((char *)run->output_data + (size_t)first * row_bytes, 0, (size_t)rows * row_bytes);
+  }
+  for (int block = 0; block < conv->block_count; block += plan_span(conv, block)) {
+    run_bands(run, block, (struct plan_units){begin, end});
+  }
 }
 
-static void run_spans(const struct conv_run *run, struct plan_units spans, struct plan_units bands) {
-  for (int span = spans.begin; span < spans.end; span++) run_bands(run, plan_span_block(run->conv, span), bands);
+/* One slice of some spans. */
+static void run_spans(const struct conv_run *run, int slice, struct plan_units spans) {
+  const struct plan_conv *conv = run->conv;
+  const struct plan_slice bands = plan_slice((size_t)conv->bands, conv->slices, (struct plan_units){slice, slice + 1});
+  for (int span = spans.begin; span < spans.end; span++) {
+    run_bands(run, plan_span_block(conv, span), (struct plan_units){(int)bands.begin, (int)bands.end});
+  }
 }
 
-/* A unit is a band of a span of blocks, band by band: most layers are cut by rows, and small ones by channels. Whole bands are
- * computed span by span. */
+/* A unit is a slice of a span of blocks (or of all blocks), slice by slice: so large layers are cut by rows, and small ones by
+ * channels. */
 void run_conv(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
               struct plan_units units) {
   const struct conv_run run = start_run(plan, stage, frame);
-  if (stage->epilogue.pack && stage->epilogue.unaligned) {
-    unaligned_bands(&run, units);
-    return;
-  }
-  const int spans = plan_span_count(&stage->conv);
+  const int spans = stage->run_units / stage->conv.slices; /* units of a slice */
   while (units.begin < units.end) {
-    const int band = units.begin / spans, span = units.begin % spans, count = units.end - units.begin;
+    const int slice = units.begin / spans, span = units.begin % spans, count = units.end - units.begin;
     if (span == 0 && count >= spans) {
       const int whole = count / spans;
-      run_spans(&run, (struct plan_units){0, spans}, (struct plan_units){band, band + whole});
+      run_slices(&run, (struct plan_units){slice, slice + whole});
       units.begin += whole * spans;
     } else {
       const int end = span + count < spans ? span + count : spans;
-      run_spans(&run, (struct plan_units){span, end}, (struct plan_units){band, band + 1});
+      run_spans(&run, slice, (struct plan_units){span, end});
       units.begin += end - span;
     }
   }

@@ -170,8 +170,8 @@ int team_end(struct hwgq_team *team) {
     team->left--;
   } else if (team->stalled) {
     team->left = team->next_break = clamp(2 * team->next_break, SHORTEST_BREAK, LONGEST_BREAK);
-  } else {
-    team->next_break /= 2;
+  } else if (team->next_break > 0) {
+    team->next_break--;
   }
   atomic_store_explicit(&team->active, false, memory_order_release);
   return __builtin_popcount(atomic_load_explicit(&team->worked, memory_order_relaxed));
