@@ -1,13 +1,20 @@
 #include "server/queue.h"
 
+#include "server/clock.h"
+
+#include <time.h>
+
 bool queue_init(struct queue *queue, size_t capacity) {
+  pthread_condattr_t attributes;
   *queue = (struct queue){.capacity = capacity};
-  if (pthread_mutex_init(&queue->mutex, NULL)) return false;
-  if (pthread_cond_init(&queue->filled, NULL)) {
-    pthread_mutex_destroy(&queue->mutex);
-    return false;
+  if (pthread_condattr_init(&attributes)) return false;
+  bool made = !pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) && !pthread_cond_init(&queue->filled, &attributes);
+  pthread_condattr_destroy(&attributes);
+  if (made && pthread_mutex_init(&queue->mutex, NULL)) {
+    pthread_cond_destroy(&queue->filled);
+    made = false;
   }
-  return true;
+  return made;
 }
 
 void queue_destroy(struct queue *queue) {
@@ -60,9 +67,17 @@ static void leave_sleep(struct queue *queue) {
   }
 }
 
-enum queue_event queue_wait(struct queue *queue, bool (*other_work)(void *context), void *context, struct queue_item **item) {
+/* The mutex is held. */
+static void wait_until(struct queue *queue, uint64_t end) {
+  const struct timespec time = {.tv_sec = (time_t)(end / CLOCK_SECOND), .tv_nsec = (long)(end % CLOCK_SECOND)};
+  while (!queue->head && !queue->closed && pthread_cond_timedwait(&queue->filled, &queue->mutex, &time) == 0) continue;
+}
+
+enum queue_event queue_wait(struct queue *queue, uint64_t idle_at, bool (*other_work)(void *context), void *context,
+                            struct queue_item **item) {
   enum queue_event event = QUEUE_CALL;
   pthread_mutex_lock(&queue->mutex);
+  if (idle_at) wait_until(queue, idle_at);
   while (!queue->head && !queue->closed) {
     atomic_fetch_add(&queue->idle, 1);
     if (other_work && other_work(context)) {

@@ -35,9 +35,11 @@ void queue_destroy(struct queue *queue);
 /* False when the queue is full or closed. A reservation must be followed by queue_push. */
 bool queue_reserve(struct queue *queue);
 void queue_push(struct queue *queue, struct queue_item *item, uint64_t now, uint64_t deadline);
-/* Waits for an item, which comes first, a call, or the end of a queue that is closed and empty. `other_work`, when not NULL, is
- * asked before the thread sleeps and after it has been counted as idle; if it says true, that is a call. */
-enum queue_event queue_wait(struct queue *queue, bool (*other_work)(void *context), void *context, struct queue_item **item);
+/* Waits for an item, which comes first, a call, or the end of a queue that is closed and empty. The thread counts as idle, and
+ * can be called, from `idle_at` (clock_now()) on. `other_work`, when not NULL, is then asked before the thread sleeps; if it
+ * says true, that is a call. */
+enum queue_event queue_wait(struct queue *queue, uint64_t idle_at, bool (*other_work)(void *context), void *context,
+                            struct queue_item **item);
 /* Calls one thread that sleeps in queue_wait. Costs next to nothing when there is none. */
 void queue_call(struct queue *queue);
 /* Takes the items off the front whose deadline has passed, as a list. All items have the same patience, so the front is the

@@ -6,7 +6,12 @@
 
 #include <stdlib.h>
 
-enum { MOST_HELPERS = 7 }; /* each costs every worker some memory, and gains less than the one before */
+enum {
+  MOST_HELPERS = 7, /* each costs every worker some memory, and gains less than the one before */
+  /* Between the requests of a busy connection a worker's core is not idle: it sends the reply and receives what comes next. A
+   * helper would lose it in the middle of a unit, and the other worker would wait. */
+  SETTLE_US = 500
+};
 
 struct worker {
   struct worker_pool *pool;
@@ -79,14 +84,17 @@ static void serve(struct worker *worker, struct queue_item *item) {
 static void *work(void *argument) {
   struct worker *worker = argument;
   struct worker_pool *pool = worker->pool;
+  uint64_t idle_at = 0;
   for (;;) {
     struct queue_item *item;
-    switch (queue_wait(&pool->server->queue, can_help, pool, &item)) {
+    switch (queue_wait(&pool->server->queue, idle_at, can_help, pool, &item)) {
     case QUEUE_ITEM:
       serve(worker, item);
+      idle_at = clock_now() + SETTLE_US * (CLOCK_MS / 1000);
       break;
     case QUEUE_CALL:
       help(pool);
+      idle_at = 0;
       break;
     case QUEUE_CLOSED:
       return NULL;

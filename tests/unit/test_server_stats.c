@@ -185,7 +185,7 @@ END_TEST
 
 static struct queue_item *pop(struct queue *queue) {
   struct queue_item *item;
-  return queue_wait(queue, NULL, NULL, &item) == QUEUE_ITEM ? item : NULL;
+  return queue_wait(queue, 0, NULL, NULL, &item) == QUEUE_ITEM ? item : NULL;
 }
 
 START_TEST(the_queue_is_bounded_and_in_order) {
@@ -269,7 +269,7 @@ static void *count_events(void *argument) {
   struct caller *caller = argument;
   struct queue_item *item;
   for (;;) {
-    switch (queue_wait(&caller->queue, NULL, NULL, &item)) {
+    switch (queue_wait(&caller->queue, 0, NULL, NULL, &item)) {
     case QUEUE_ITEM:
       atomic_fetch_add(&caller->items, 1);
       break;
@@ -301,9 +301,12 @@ START_TEST(calls_wake_sleepers) {
   int asked = 0;
   ck_assert(queue_init(&caller.queue, CALLS));
   queue_call(&caller.queue); /* nobody sleeps */
-  ck_assert_int_eq(queue_wait(&caller.queue, say_yes, &asked, &item), QUEUE_CALL);
+  ck_assert_int_eq(queue_wait(&caller.queue, 0, say_yes, &asked, &item), QUEUE_CALL);
   ck_assert_int_eq(asked, 1);
   ck_assert_int_eq(atomic_load(&caller.queue.idle), 0);
+  const uint64_t idle_at = clock_now() + 20 * CLOCK_MS; /* not before */
+  ck_assert_int_eq(queue_wait(&caller.queue, idle_at, say_yes, &asked, &item), QUEUE_CALL);
+  ck_assert_uint_ge(clock_now(), idle_at);
   for (int i = 0; i < THREADS; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, count_events, &caller), 0);
   for (int i = 0; i < CALLS; i++) {
     until_idle(&caller, THREADS);
