@@ -18,6 +18,8 @@ const struct config_key config_key_table[] = {
     {"default_model", CONFIG_STRING, FIELD(default_model), 0, 0, 0, NULL,
      "the network that POST /classify uses; the first one when not given"},
     {"workers", CONFIG_INTEGER, FIELD(workers), 0, 0, 1024, NULL, "threads that decode and run networks; 0: one per core"},
+    {"idle_workers", CONFIG_CHOICE, FIELD(idle_workers), CONFIG_IDLE_HELP, 0, 0, "help|sleep",
+     "what workers without a request do: help others with their images, or sleep"},
     {"io_threads", CONFIG_INTEGER, FIELD(io_threads), 0, 0, 64, NULL, "threads that talk HTTP; 0: one per two cores"},
     {"queue_capacity", CONFIG_INTEGER, FIELD(queue_capacity), 256, 1, 1000000, NULL,
      "requests that may wait for a worker; more get 503"},

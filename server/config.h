@@ -25,10 +25,12 @@ struct config {
   int64_t queue_capacity, queue_deadline_ms, request_timeout_ms, idle_timeout_ms, drain_delay_ms;
   int64_t max_body_bytes, max_buffered_bytes, max_pixels, max_images, max_connections;
   int64_t log_format, log_level; /* enum log_format, enum log_level */
+  int64_t idle_workers;          /* enum config_idle */
   char *cpu;                     /* kernel set; NULL: the best this CPU has */
   char *port_file;               /* NULL, or a file that gets the port number once the daemon listens */
 };
 
+enum config_idle { CONFIG_IDLE_HELP, CONFIG_IDLE_SLEEP };
 enum config_command { CONFIG_RUN, CONFIG_CHECK, CONFIG_VERSION, CONFIG_HELP, CONFIG_HEALTH };
 
 /* Names of the keys, in the order of --help; NULL after the last. */

@@ -102,7 +102,7 @@ static void log_memory(const struct server *server) {
   uint64_t model_bytes = 0, scratch_bytes = 0, reply_bytes = 0, images = (uint64_t)config->max_images;
   int default_index, count = registry_acquire_all(server->registry, models, CONFIG_MAX_MODELS, &default_index);
   for (int i = 0; i < count; i++) {
-    uint64_t scratch = classify_scratch_bytes(models[i]->classifier);
+    uint64_t scratch = classify_scratch_bytes(models[i]->classifier, worker_helpers(config, server->workers));
     model_bytes += classifier_bytes(models[i]->classifier) + stats_bytes();
     if (scratch > scratch_bytes) scratch_bytes = scratch;
     uint64_t reply = 2 * images * prediction_bytes(models[i]->classifier->model);

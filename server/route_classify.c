@@ -252,8 +252,10 @@ void route_classify_run(struct request *request, struct classify_scratch *scratc
     }
     enum hwgq_status status = classify_one(request, i, scratch, &pixels_left, &result, &error);
     if (!status) {
-      request->timings[request->timing_count++] = (struct stats_image){
-          .decode_ns = result.decode_ns, .preprocess_ns = result.preprocess_ns, .inference_ns = result.inference_ns};
+      request->timings[request->timing_count++] = (struct stats_image){.decode_ns = result.decode_ns,
+                                                                       .preprocess_ns = result.preprocess_ns,
+                                                                       .inference_ns = result.inference_ns,
+                                                                       .shared = result.helpers > 0};
     } else if (!request->several) {
       struct problem problem = problem_of(status);
       reply_error(&request->reply, problem.status, problem.code, request->id, "%s", error.message);

@@ -357,6 +357,32 @@ def classification():
         check("/stats names the kernels", daemon.get("/stats").json["kernels"] == "scalar")
 
 
+def idle_workers():
+    """Answers are the same bits whether idle workers help or not, for one client, for several at once, and while they change."""
+    models = ("--models", "slow=" + fixture("slow.hwgq"), "--models", "color=" + COLOR)
+    paths = ["/v1/models/slow/classify", "/v1/models/color/classify"]
+    with Daemon(BUILD, FOLDER, *models, "--workers", "3", "--idle-workers", "sleep") as daemon:
+        expected = [[daemon.post(path, image).json["predictions"] for image in IMAGES] for path in paths]
+        stats = daemon.get("/stats").json["models"]
+        check("idle workers sleep when told to", stats["slow"]["images"] == len(IMAGES) and stats["slow"]["shared_images"] == 0 and
+              sample(daemon, 'hwgqd_shared_images_total{model="slow"}') == 0, stats["slow"])
+    with Daemon(BUILD, FOLDER, *models, "--workers", "3") as daemon:
+        def shared():
+            same.append(daemon.post(paths[0], IMAGES[0]).json["predictions"] == expected[0][0])
+            return daemon.get("/stats").json["models"]["slow"]["shared_images"] > 0
+        same = []
+        check("idle workers help", until(shared, 60), daemon.get("/stats").json)
+        check("the same bits with help", all(same))
+        for clients in (1, 2, 3, 8):
+            def client(i):
+                return all(daemon.post(paths[k % 2], IMAGES[(i + k) % 10]).json["predictions"] == expected[k % 2][(i + k) % 10]
+                           for k in range(20))
+            check("the same bits with help and %d clients" % clients, in_threads(clients, client) == [True] * clients)
+        stats = daemon.get("/stats").json["models"]["slow"]
+        check("/metrics counts shared images as /stats does",
+              sample(daemon, 'hwgqd_shared_images_total{model="slow"}') == stats["shared_images"] <= stats["images"], stats)
+
+
 def curl():
     """The lines that the documentation shows."""
     image = fixture("image-0.jpg")
@@ -905,7 +931,7 @@ def too_many_names():
 
 
 def main():
-    for group in (command_line, configuration_file, terminal, endpoints, loading, classification, curl, same_as_the_tool, images_in_the_repository,
+    for group in (command_line, configuration_file, terminal, endpoints, loading, classification, idle_workers, curl, same_as_the_tool, images_in_the_repository,
                   client_errors, body_limits, framing, slow_clients, full_queue, deadline, gone_client, gone_while_running, unread_replies, counts_agree,
                   drain_under_load, drain_finishes, reload, too_many_names):
         start = time.monotonic()

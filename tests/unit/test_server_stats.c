@@ -77,9 +77,10 @@ START_TEST(requests_are_counted_by_what_became_of_them) {
   struct stats_counts counts;
   struct stats_code codes[STATS_CODES];
   struct stats_stage_metrics metrics[STATS_STAGES];
-  const struct stats_image images[2] = {{1000, 2000, 3000}, {1500, 2500, 3500}};
+  const struct stats_image images[2] = {{1000, 2000, 3000, true}, {1500, 2500, 3500, false}};
   const int sent[] = {200, 200, 415, 422, 503, 504, 499};
-  uint64_t images_total, now = 1000 * CLOCK_SECOND;
+  struct stats_counts metric_counts;
+  uint64_t now = 1000 * CLOCK_SECOND;
   for (size_t i = 0; i < sizeof sent / sizeof sent[0]; i++) {
     struct stats_request request = {
         .code = sent[i], .has_queue = true, .has_total = true, .queue_ns = 10000, .total_ns = 30000};
@@ -91,19 +92,21 @@ START_TEST(requests_are_counted_by_what_became_of_them) {
   ck_assert_uint_eq(counts.rejected, 1);
   ck_assert_uint_eq(counts.expired, 1);
   ck_assert_uint_eq(counts.images, 4);
+  ck_assert_uint_eq(counts.shared, 2);
   ck_assert_uint_eq(stages[STATS_DECODE].count, 4);
   ck_assert_uint_eq(stages[STATS_DECODE].min, 1000);
   ck_assert_uint_eq(stages[STATS_INFERENCE].max, 3500);
   ck_assert_uint_eq(stages[STATS_TOTAL].count, 7);
   /* /metrics tells the same */
-  stats_read_metrics(stats, codes, metrics, &images_total);
+  stats_read_metrics(stats, codes, metrics, &metric_counts);
   uint64_t total = 0;
   for (int i = 0; i < STATS_CODES && codes[i].code; i++) {
     total += codes[i].count;
     if (codes[i].code == 200) ck_assert_uint_eq(codes[i].count, 2);
   }
   ck_assert_uint_eq(total, 7);
-  ck_assert_uint_eq(images_total, 4);
+  ck_assert_uint_eq(metric_counts.images, 4);
+  ck_assert_uint_eq(metric_counts.shared, 2);
   for (int s = 0; s < STATS_STAGES; s++) {
     ck_assert_uint_eq(metrics[s].count, stages[s].count);
     ck_assert_uint_eq(metrics[s].sum, stages[s].sum);
@@ -155,7 +158,7 @@ END_TEST
 enum { THREADS = 4, EACH = 20000 };
 
 static void *record_many(void *argument) {
-  const struct stats_image image = {100, 200, 300};
+  const struct stats_image image = {100, 200, 300, false};
   for (int i = 0; i < EACH; i++) {
     struct stats_request request = {.code = 200, .has_queue = true, .has_total = true, .queue_ns = 5, .total_ns = 7};
     stats_record(argument, &request, &image, 1, clock_now());
@@ -180,6 +183,11 @@ START_TEST(readers_and_writers_agree) {
 }
 END_TEST
 
+static struct queue_item *pop(struct queue *queue) {
+  struct queue_item *item;
+  return queue_wait(queue, 0, NULL, NULL, &item) == QUEUE_ITEM ? item : NULL;
+}
+
 START_TEST(the_queue_is_bounded_and_in_order) {
   struct queue queue;
   struct queue_item items[3];
@@ -191,14 +199,14 @@ START_TEST(the_queue_is_bounded_and_in_order) {
   queue_push(&queue, &items[1], 2, 101);
   ck_assert_uint_eq(queue_depth(&queue), 2);
   ck_assert(!queue_reserve(&queue));
-  ck_assert_ptr_eq(queue_pop(&queue), &items[0]);
+  ck_assert_ptr_eq(pop(&queue), &items[0]);
   ck_assert(queue_reserve(&queue));
   queue_push(&queue, &items[2], 3, 102);
-  ck_assert_ptr_eq(queue_pop(&queue), &items[1]);
-  ck_assert_ptr_eq(queue_pop(&queue), &items[2]);
+  ck_assert_ptr_eq(pop(&queue), &items[1]);
+  ck_assert_ptr_eq(pop(&queue), &items[2]);
   queue_close(&queue);
   ck_assert(!queue_reserve(&queue));
-  ck_assert_ptr_null(queue_pop(&queue));
+  ck_assert_ptr_null(pop(&queue));
   queue_destroy(&queue);
 }
 END_TEST
@@ -217,14 +225,14 @@ START_TEST(what_waited_too_long_leaves_the_queue) {
   ck_assert_ptr_eq(expired->next, &items[1]);
   ck_assert_ptr_null(expired->next->next);
   ck_assert_uint_eq(queue_depth(&queue), 1);
-  ck_assert_ptr_eq(queue_pop(&queue), &items[2]);
+  ck_assert_ptr_eq(pop(&queue), &items[2]);
   queue_destroy(&queue);
 }
 END_TEST
 
 static void *pop_all(void *argument) {
   uintptr_t count = 0;
-  while (queue_pop(argument)) count++;
+  while (pop(argument)) count++;
   return (void *)count;
 }
 
@@ -252,6 +260,77 @@ START_TEST(nothing_is_lost_between_threads) {
 }
 END_TEST
 
+struct caller {
+  struct queue queue;
+  atomic_int calls, items;
+};
+
+static void *count_events(void *argument) {
+  struct caller *caller = argument;
+  struct queue_item *item;
+  for (;;) {
+    switch (queue_wait(&caller->queue, 0, NULL, NULL, &item)) {
+    case QUEUE_ITEM:
+      atomic_fetch_add(&caller->items, 1);
+      break;
+    case QUEUE_CALL:
+      atomic_fetch_add(&caller->calls, 1);
+      break;
+    case QUEUE_CLOSED:
+      return NULL;
+    }
+  }
+}
+
+static bool say_yes(void *context) {
+  ++*(int *)context;
+  return true;
+}
+
+static void until_idle(const struct caller *caller, int count) {
+  while (atomic_load(&caller->queue.idle) < count) sched_yield();
+}
+
+/* A call reaches one thread that sleeps, never one that does not, and none is lost. */
+START_TEST(calls_wake_sleepers) {
+  enum { CALLS = 2000 };
+  static struct caller caller;
+  static struct queue_item items[CALLS];
+  struct queue_item *item;
+  pthread_t threads[THREADS];
+  int asked = 0;
+  ck_assert(queue_init(&caller.queue, CALLS));
+  queue_call(&caller.queue); /* nobody sleeps */
+  ck_assert_int_eq(queue_wait(&caller.queue, 0, say_yes, &asked, &item), QUEUE_CALL);
+  ck_assert_int_eq(asked, 1);
+  ck_assert_int_eq(atomic_load(&caller.queue.idle), 0);
+  const uint64_t idle_at = clock_now() + 20 * CLOCK_MS; /* not before */
+  ck_assert_int_eq(queue_wait(&caller.queue, idle_at, say_yes, &asked, &item), QUEUE_CALL);
+  ck_assert_uint_ge(clock_now(), idle_at);
+  for (int i = 0; i < THREADS; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, count_events, &caller), 0);
+  for (int i = 0; i < CALLS; i++) {
+    until_idle(&caller, THREADS);
+    const int before = atomic_load(&caller.calls);
+    queue_call(&caller.queue);
+    while (atomic_load(&caller.calls) == before) sched_yield();
+  }
+  until_idle(&caller, THREADS);
+  ck_assert_int_eq(atomic_load(&caller.calls), CALLS);
+  ck_assert_int_eq(atomic_load(&caller.items), 0);
+  for (int i = 0; i < CALLS; i++) { /* calls and items at the same time */
+    ck_assert(queue_reserve(&caller.queue));
+    queue_push(&caller.queue, &items[i], 0, UINT64_MAX);
+    queue_call(&caller.queue);
+  }
+  until_idle(&caller, THREADS);
+  ck_assert_int_eq(atomic_load(&caller.items), CALLS);
+  ck_assert_int_eq(caller.queue.called, 0);
+  queue_close(&caller.queue);
+  for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+  queue_destroy(&caller.queue);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("server_stats");
   TCase *tests = tcase_create("stats");
@@ -265,6 +344,7 @@ int main(void) {
   tcase_add_test(tests, the_queue_is_bounded_and_in_order);
   tcase_add_test(tests, what_waited_too_long_leaves_the_queue);
   tcase_add_test(tests, nothing_is_lost_between_threads);
+  tcase_add_test(tests, calls_wake_sleepers);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
