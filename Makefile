@@ -32,7 +32,7 @@ override LDFLAGS += -pthread -Wl,--as-needed,-z,relro,-z,now
 
 ENGINE_LIBS := -ljansson -lxxhash -lm
 MODELS_LIBS := -ljpeg -larchive -ldl
-SERVER_LIBS := -lmicrohttpd
+SERVER_LIBS := -lmicrohttpd -lseccomp
 
 ENGINE_SRC := $(wildcard engine/*.c engine/kernels/*.c)
 MODELS_SRC := $(filter-out models/tool/%,$(wildcard models/*/*.c))
@@ -176,7 +176,7 @@ install: programs
 	install -m 755 $(BUILD)/hwgqd $(BUILD)/hwgq $(DESTDIR)$(PREFIX)/bin
 	install -m 644 engine/hwgq.h $(DESTDIR)$(PREFIX)/include
 	install -m 644 $(LIBHWGQ) $(DESTDIR)$(PREFIX)/lib
-	install -m 644 config/*.json config/prometheus.yml $(DESTDIR)$(PREFIX)/share/hwgqd/config
+	install -m 644 config/*.json config/prometheus.yml config/hwgqd.service config/hwgqd.socket $(DESTDIR)$(PREFIX)/share/hwgqd/config
 	install -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/hwgqd
 	install -m 644 models/zoo/*.hwgq models/zoo/*.md models/zoo/*.labels $(DESTDIR)$(PREFIX)/share/hwgqd/models/zoo
 

@@ -27,6 +27,7 @@ struct config {
   int64_t log_format, log_level; /* enum log_format, enum log_level */
   int64_t idle_workers;          /* enum config_idle */
   char *cpu;                     /* kernel set; NULL: the best this CPU has */
+  int64_t sandbox;               /* enum sandbox_mode */
   char *port_file;               /* NULL, or a file that gets the port number once the daemon listens */
 };
 
@@ -51,7 +52,8 @@ enum hwgq_status config_load(int argc, char *const *argv, struct config *config,
 void config_help(struct text *text);
 /* Splits "host:port" or "[host]:port". */
 enum hwgq_status config_split_listen(const char *listen, char *host, size_t host_size, int *port, struct hwgq_error *error);
-/* Keys other than models, default_model and drain_delay_ms that differ, separated by commas: a reload cannot apply those. */
+/* Keys other than models, default_model, drain_delay_ms and log_level that differ, separated by commas: a reload cannot apply
+ * those. */
 void config_differences(const struct config *a, const struct config *b, struct text *text);
 /* Network names: letters, digits, '.', '_', '-', up to CONFIG_MAX_NAME, not starting with a dot. */
 bool config_name_valid(const char *name);

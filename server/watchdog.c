@@ -147,15 +147,35 @@ static void check_peers(struct watchdog *watchdog, uint64_t now) {
   check_list(watchdog, &watchdog->idle, now);
 }
 
+/* Tells the service manager, twice as often as it wants to hear it, that this thread runs and has just had the mutexes of the
+ * connections and of the queue: a deadlock there ends the pings. */
+static void ping(struct watchdog *watchdog, uint64_t now) {
+  const struct notify *notify = &watchdog->server->notify;
+  if (!notify->watchdog_ns || now < watchdog->next_ping) return;
+  notify_send(notify, "WATCHDOG=1");
+  watchdog->next_ping = now + notify->watchdog_ns / 2;
+}
+
+/* Waits for a change, until `wake` at most (0: without end). The mutex is held. */
+static void wait_until(struct watchdog *watchdog, uint64_t wake) {
+  if (wake == 0) {
+    pthread_cond_wait(&watchdog->changed, &watchdog->mutex);
+    return;
+  }
+  struct timespec until = {.tv_sec = (time_t)(wake / CLOCK_SECOND), .tv_nsec = (long)(wake % CLOCK_SECOND)};
+  pthread_cond_timedwait(&watchdog->changed, &watchdog->mutex, &until);
+}
+
 static void *watch(void *argument) {
   struct watchdog *watchdog = argument;
   pthread_mutex_lock(&watchdog->mutex);
   while (!watchdog->stop) {
+    uint64_t now = clock_now(), wake = now + TICK_MS * CLOCK_MS;
+    ping(watchdog, now);
     if (watchdog->peers == 0) {
-      pthread_cond_wait(&watchdog->changed, &watchdog->mutex);
+      wait_until(watchdog, watchdog->next_ping);
       continue;
     }
-    uint64_t now = clock_now(), wake = now + TICK_MS * CLOCK_MS;
     check_peers(watchdog, now);
     pthread_mutex_unlock(&watchdog->mutex);
     struct queue_item *item = queue_expire(&watchdog->server->queue, now);
@@ -165,8 +185,7 @@ static void *watch(void *argument) {
       item = next;
     }
     pthread_mutex_lock(&watchdog->mutex);
-    struct timespec until = {.tv_sec = (time_t)(wake / CLOCK_SECOND), .tv_nsec = (long)(wake % CLOCK_SECOND)};
-    if (!watchdog->stop) pthread_cond_timedwait(&watchdog->changed, &watchdog->mutex, &until);
+    if (!watchdog->stop) wait_until(watchdog, wake);
   }
   pthread_mutex_unlock(&watchdog->mutex);
   return NULL;

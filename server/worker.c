@@ -85,6 +85,10 @@ static void *work(void *argument) {
   struct worker *worker = argument;
   struct worker_pool *pool = worker->pool;
   uint64_t idle_at = 0;
+  if (!sandbox_enter_worker(&pool->server->sandbox)) {
+    log_line(&pool->server->log, LOG_ERROR, "sandbox: a worker cannot be restricted and does not serve");
+    return NULL;
+  }
   for (;;) {
     struct queue_item *item;
     switch (queue_wait(&pool->server->queue, idle_at, can_help, pool, &item)) {

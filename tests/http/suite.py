@@ -250,7 +250,7 @@ def endpoints():
             check("Allow " + path, reply.headers["Allow"] == "GET, HEAD")
             error("405 POST " + path, daemon.post(path, JPEG), 405, "method_not_allowed")
         for path in ("/classify", "/v1/models/color/classify"):
-            for method in ("GET", "HEAD", "DELETE", "OPTIONS", "PATCH"):
+            for method in ("GET", "HEAD", "DELETE", "PATCH"):
                 reply = daemon.request(method, path)
                 check("405 %s %s" % (method, path), reply.status == 405 and reply.headers["Allow"] == "POST, PUT")
         check("ids: made", re.fullmatch("[0-9a-f]{16}", daemon.get("/healthz").headers["X-Request-Id"]))
@@ -630,7 +630,7 @@ def deadline():
 
 
 def gone_client():
-    with Daemon(BUILD, FOLDER, *SLOW) as daemon:
+    with Daemon(BUILD, FOLDER, *SLOW, "--queue-deadline-ms", "60000") as daemon:
         body, content_type = slow_form(daemon, 1.0)
         busy = threading.Thread(target=lambda: daemon.post("/classify?top_k=1", body, content_type))
         busy.start()
