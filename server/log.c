@@ -27,16 +27,18 @@ static void write_json(struct text *text, const char *stamp, enum log_level leve
   for (int i = 0; i < count; i++) {
     const struct log_field *field = &fields[i];
     if (field->kind == LOG_FIELD_STRING && !field->string) continue;
-    text_printf(text, ",\"%s\":", field->name);
+    text_puts(text, ",\"");
+    text_puts(text, field->name);
+    text_puts(text, "\":");
     switch (field->kind) {
     case LOG_FIELD_STRING:
       text_json_string(text, field->string);
       break;
     case LOG_FIELD_INTEGER:
-      text_printf(text, "%lld", (long long)field->integer);
+      text_integer(text, field->integer);
       break;
     case LOG_FIELD_MS:
-      text_printf(text, "%.3f", (double)field->integer / 1e6);
+      text_ms(text, (unsigned long long)field->integer);
       break;
     }
   }
@@ -64,10 +66,10 @@ static void write_text(struct text *text, const char *stamp, enum log_level leve
       write_plain(text, field->string);
       break;
     case LOG_FIELD_INTEGER:
-      text_printf(text, "%lld", (long long)field->integer);
+      text_integer(text, field->integer);
       break;
     case LOG_FIELD_MS:
-      text_printf(text, "%.3f", (double)field->integer / 1e6);
+      text_ms(text, (unsigned long long)field->integer);
       break;
     }
   }

@@ -55,7 +55,9 @@ static void answer_headers(struct request *request, const char *path) {
     answer_allowed(request, "GET, HEAD, POST, PUT");
     return;
   }
-  request->route = request->bad_path ? NULL : route_find(path, request->model_name, sizeof request->model_name);
+  request->route = request->bad_path ? NULL
+                                     : route_find(path, request->model_name, sizeof request->model_name, request->model_version,
+                                                  sizeof request->model_version);
   if (!request->route) {
     reply_error(&request->reply, 404, "not_found", request->id,
                 "There is nothing at this path. Images go to POST /classify; GET / shows how.");
@@ -63,10 +65,10 @@ static void answer_headers(struct request *request, const char *path) {
     answer_allowed(request, allow);
   } else if (request->route->kind == ROUTE_ANSWER) {
     request->route->answer(request);
-  } else {
+  } else if (request->route->work) {
     request->classifies = true;
     atomic_fetch_add(&request->server->classifying, 1);
-    route_classify_headers(request);
+    request->route->work->headers(request);
   }
 }
 
@@ -201,6 +203,7 @@ struct request *request_create(struct server *server, struct MHD_Connection *con
     return NULL;
   }
   snprintf(request->id, sizeof request->id, "%016llx", (unsigned long long)random_number(server));
+  request->reply.v2 = strncmp(uri, "/v2", 3) == 0 && (uri[3] == 0 || strchr("/?", uri[3]));
   request->uri_length = strlen(uri);
   for (const char *c = uri; *c; c++) request->bad_uri |= (unsigned char)*c <= 0x20 || *c == 0x7f;
   size_t length = strcspn(uri, "?");
@@ -240,7 +243,11 @@ enum MHD_Result request_complete(struct request *request) {
   struct server *server = request->server;
   if (!watchdog_set(&server->watchdog, request->peer, PEER_BUSY, NULL)) return MHD_NO;
   if (request->reply.status) return request_send(request);
-  if (!route_classify_body(request)) return request_send(request);
+  if (!request->route->work) {
+    request->route->answer(request);
+    return request_send(request);
+  }
+  if (!request->route->work->body(request)) return request_send(request);
   if (atomic_load(&server->stopping)) {
     route_draining(request);
     return request_send(request);
@@ -295,15 +302,17 @@ static void charge_reply(struct request *request) {
 
 /* The one reply that needs no memory of its own to be written. The id's characters need no escapes. */
 static struct MHD_Response *no_memory_response(struct request *request) {
+  static const char message[] = "The server has no memory for this reply. Try again later.";
   char text[REQUEST_MAX_ID + 160];
   int length =
-      snprintf(text, sizeof text,
-               "{\"error\":{\"code\":\"out_of_memory\",\"message\":\"The server has no memory for this reply. Try again "
-               "later.\"},\"request_id\":\"%s\"}\n",
-               request->id);
+      request->reply.v2
+          ? snprintf(text, sizeof text, "{\"error\":\"%s\"}\n", message)
+          : snprintf(text, sizeof text, "{\"error\":{\"code\":\"out_of_memory\",\"message\":\"%s\"},\"request_id\":\"%s\"}\n",
+                     message, request->id);
   request->reply.status = 503;
   request->reply.content_type = REPLY_JSON;
   request->reply.retry_after = 1;
+  request->reply.header_length = 0;
   return MHD_create_response_from_buffer((size_t)length, text, MHD_RESPMEM_MUST_COPY);
 }
 
@@ -364,7 +373,7 @@ enum MHD_Result request_send(struct request *request) {
   }
   if (request->queued) {
     request->total_ns = clock_now() - request->received_ns;
-    if (reply->status == 200) route_classify_timing(request);
+    if (reply->status == 200 && request->route->work->end) request->route->work->end(request);
   }
   watchdog_set(&request->server->watchdog, request->peer, PEER_SENDING, NULL);
   charge_reply(request);
@@ -373,6 +382,11 @@ enum MHD_Result request_send(struct request *request) {
   atomic_store(&request->phase, REQUEST_SENT);
   if (!response) return MHD_NO;
   add_headers(request, response);
+  if (reply->header_length) {
+    char bytes[24];
+    snprintf(bytes, sizeof bytes, "%zu", reply->header_length);
+    MHD_add_response_header(response, "Inference-Header-Content-Length", bytes);
+  }
   if (reply->allow) add_allow(response, reply->allow, reply->status == 204);
   if (reply->retry_after) {
     char seconds[16];

@@ -28,6 +28,7 @@ enum request_phase {
 enum {
   REQUEST_MAX_ID = 128,
   REQUEST_LOG_PATH = 200,
+  REQUEST_MAX_VERSION = 20,
   REQUEST_OTHER_PARTS = 16,       /* fields beside images that one multipart body may have */
   REQUEST_SMALL_REPLY = 64 << 10, /* a larger reply counts in buffered_bytes until it is sent */
 };
@@ -51,6 +52,7 @@ struct request {
   size_t uri_length;                           /* with the query, as it was sent */
   const struct route *route;                   /* NULL: no such path */
   char model_name[CONFIG_MAX_NAME + 1];        /* "": the default one */
+  char model_version[REQUEST_MAX_VERSION + 1]; /* "": any */
   int top_k;                                   /* 0: not given yet */
   bool classifies;                             /* counts in hwgqd_requests_total */
   bool gone;                                   /* the client closed the connection while it waited */

@@ -42,6 +42,7 @@ struct watchdog {
   struct peer_list idle, receiving, sending;
   int peers;          /* of any state */
   uint64_t next_ping; /* when the service manager is told that the daemon is alive */
+  uint64_t next_look; /* when closed connections are looked for */
   bool stop, running;
 };
 

@@ -74,7 +74,7 @@ static void serve(struct worker *worker, struct queue_item *item) {
     request->gone = true;
   } else {
     atomic_fetch_add(&server->busy, 1);
-    route_classify_run(request, worker->scratch);
+    request->route->work->run(request, worker->scratch);
     atomic_fetch_sub(&server->busy, 1);
   }
   request_drop_body(request);

@@ -1,5 +1,6 @@
 #include "models/classify/classify.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -193,6 +194,36 @@ enum hwgq_status classify_pixels(const struct classifier *classifier, struct cla
   enum hwgq_status status = classify_scratch_reserve(scratch, classifier, error);
   if (status) return status;
   run(classifier, scratch, pixels, result);
+  return HWGQ_OK;
+}
+
+enum hwgq_status classify_image(const struct classifier *classifier, struct classify_scratch *scratch,
+                                const struct image *image, struct classify_result *result, struct hwgq_error *error) {
+  *result = (struct classify_result){0};
+  enum hwgq_status status = classify_scratch_reserve(scratch, classifier, error);
+  if (status) return status;
+  uint64_t start = now_ns();
+  status = image_preprocess(image, &classifier->model->preprocess, classifier->input, scratch->pixels, error);
+  if (status) return status;
+  result->preprocess_ns = now_ns() - start;
+  run(classifier, scratch, scratch->pixels, result);
+  return HWGQ_OK;
+}
+
+enum hwgq_status classify_tensor(const struct classifier *classifier, struct classify_scratch *scratch, const float *input,
+                                 struct classify_result *result, struct hwgq_error *error) {
+  *result = (struct classify_result){0};
+  enum hwgq_status status = classify_scratch_reserve(scratch, classifier, error);
+  if (status) return status;
+  uint64_t start = now_ns();
+  hwgq_run_tensor(classifier->plan, scratch->arena, input, scratch->scores);
+  result->inference_ns = now_ns() - start;
+  result->scores = scratch->scores;
+  for (int i = 0; i < classifier->class_count; i++) {
+    if (!isfinite(scratch->scores[i])) {
+      return hwgq_fail(error, HWGQ_ERROR_INVALID, "the input's values are so large that the scores overflow: preprocess them");
+    }
+  }
   return HWGQ_OK;
 }
 

@@ -61,6 +61,14 @@ enum hwgq_status classify_bytes(const struct classifier *classifier, struct clas
 enum hwgq_status classify_pixels(const struct classifier *classifier, struct classify_scratch *scratch, const uint8_t *pixels,
                                  struct classify_result *result, struct hwgq_error *error);
 
+/* As classify_bytes from after the decoding on: an image of any size. Fills pixels, scores, preprocess_ns and inference_ns. */
+enum hwgq_status classify_image(const struct classifier *classifier, struct classify_scratch *scratch,
+                                const struct image *image, struct classify_result *result, struct hwgq_error *error);
+/* The network only, on its input as preprocessed float32 CHW. Fills scores and inference_ns. Values so large that a score is no
+ * number give HWGQ_ERROR_INVALID. */
+enum hwgq_status classify_tensor(const struct classifier *classifier, struct classify_scratch *scratch, const float *input,
+                                 struct classify_result *result, struct hwgq_error *error);
+
 enum { CLASSIFY_MAX_TOP_K = HWGQ_MAX_CLASSES };
 
 /* Appends [{"class":3,"label":"cat","probability":0.93}, ...]: the top_k classes, highest first, ties by class index. A

@@ -228,7 +228,7 @@ def endpoints():
               set(stages["total"]) == {"count", "mean", "min", "max", "p50", "p90", "p95", "p99", "p999"})
         check("/v1/models/{name}/stats", set(daemon.get("/v1/models/gray/stats").json["models"]) == {"gray"})
         check("?window=60 and what it covers", 60 <= daemon.get("/stats?window=60").json["window_s"] < 65)
-        for window in ("0", "61", "x", "-1", ""):
+        for window in ("0", "301", "1000", "x", "-1", ""):
             error("?window=" + window, daemon.get("/stats?window=" + window), 400, "bad_window")
         reply = daemon.get("/metrics")
         check("/metrics type", reply.headers["Content-Type"].startswith("text/plain; version=0.0.4"))
@@ -238,7 +238,7 @@ def endpoints():
             "hwgqd_requests_in_flight", "hwgqd_buffered_bytes", "hwgqd_model_info", "hwgqd_build_info", "process_cpu_seconds_total",
             "process_resident_memory_bytes", "process_start_time_seconds", "process_open_fds"}, names)
         for path in ("/nothing", "/classify/", "/v1/models/", "/v1/models//classify", "/v1/models/color/nothing", "/openapi.json",
-                     "/v2", "/v2/health/live", "/../etc/passwd", "/%00", "/v1/models/" + "a" * 5000):
+                     "/../etc/passwd", "/%00", "/v1/models/" + "a" * 5000):
             error("404 for " + path[:40], daemon.get(path), 404,
                   "unknown_model" if "aaa" in path else "not_found")
         for path in ("/", "/healthz", "/readyz", "/stats", "/metrics", "/v1/models", "/v1/models/color", "/v1/models/color/stats"):
@@ -744,12 +744,6 @@ def counts_agree():
         check("requests without a network", stats["without_model"]["requests"]["failed"] ==
               sum(1 for m, _, _ in seen if m == "") == samples['hwgqd_requests_total{model="",code="404"}'])
         check("nothing waits", samples["hwgqd_queue_depth"] == 0)
-        promtool = shutil.which("promtool")
-        if promtool:
-            result = subprocess.run([promtool, "check", "metrics"], input=daemon.get("/metrics").body, capture_output=True, timeout=60)
-            check("promtool check metrics", result.returncode == 0 and not result.stderr, result)
-        else:
-            skip("promtool is not installed")
 
 
 # ---- life ---------------------------------------------------------------------------------------------------------------

@@ -72,6 +72,35 @@ END_TEST
 
 static struct histogram stages[STATS_STAGES];
 
+START_TEST(sums_tell_success_from_failure) {
+  struct stats *stats = stats_create();
+  struct stats_totals totals;
+  const struct stats_image images[2] = {{1000, 200, 3000}, {1500, 250, 3500}};
+  const int codes[] = {200, 422, 200, 503, 499};
+  uint64_t now = 77 * CLOCK_SECOND;
+  stats_read_totals(stats, &totals);
+  ck_assert_uint_eq(totals.last, 0);
+  for (uint64_t i = 0; i < 5; i++) {
+    bool queued = codes[i] != 503, done = queued && codes[i] != 499;
+    struct stats_request request = {
+        .code = codes[i], .has_queue = queued, .has_total = done, .queue_ns = 10, .total_ns = 1000 * (i + 1)};
+    stats_record(stats, &request, images, codes[i] == 200 ? 2 : 0, now + i);
+  }
+  stats_read_totals(stats, &totals);
+  ck_assert_uint_eq(totals.success.count, 2);
+  ck_assert_uint_eq(totals.success.ns, 1000 + 3000);
+  ck_assert_uint_eq(totals.failure.count, 3);
+  ck_assert_uint_eq(totals.failure.ns, 2000);
+  ck_assert_uint_eq(totals.queue.count, 4);
+  ck_assert_uint_eq(totals.queue.ns, 40);
+  ck_assert_uint_eq(totals.input.count, 4);
+  ck_assert_uint_eq(totals.input.ns, 2 * (1000 + 200 + 1500 + 250));
+  ck_assert_uint_eq(totals.inference.ns, 2 * (3000 + 3500));
+  ck_assert_uint_eq(totals.last, now + 2);
+  stats_destroy(stats);
+}
+END_TEST
+
 START_TEST(requests_are_counted_by_what_became_of_them) {
   struct stats *stats = stats_create();
   struct stats_counts counts;
@@ -140,13 +169,16 @@ START_TEST(the_window_forgets) {
   ck_assert_uint_ge(counts.ok, 5);
   ck_assert_uint_le(counts.ok, 10);
   /* and says what it covers: whole slots and the one being filled, of a request a second each */
-  for (int window = 1; window <= 60; window++) {
+  for (int window = 1; window <= STATS_MAX_WINDOW; window++) {
     double covered = stats_window(window, now);
+    int slot = window <= STATS_FINE_WINDOW ? STATS_FINE_SECONDS : STATS_COARSE_SECONDS;
     stats_read(stats, window, now, &counts, stages);
     ck_assert_double_ge(covered, window);
-    ck_assert_double_lt(covered, window + 2 * STATS_SLOT_SECONDS);
+    ck_assert_double_lt(covered, window + 2 * slot);
     ck_assert_uint_eq(counts.ok, (uint64_t)covered + 1); /* both ends count */
   }
+  stats_read(stats, 300, now + 400 * CLOCK_SECOND, &counts, stages);
+  ck_assert_uint_eq(counts.ok, 0);
   /* a minute of silence empties it, without anyone turning the slots */
   stats_read(stats, 60, now + 66 * CLOCK_SECOND, &counts, stages);
   ck_assert_uint_eq(counts.ok, 0);
@@ -339,6 +371,7 @@ int main(void) {
   tcase_add_loop_test(tests, quantiles_are_true_within_one_percent, 0, 5);
   tcase_add_test(tests, quantiles_of_few_values);
   tcase_add_test(tests, requests_are_counted_by_what_became_of_them);
+  tcase_add_test(tests, sums_tell_success_from_failure);
   tcase_add_test(tests, the_window_forgets);
   tcase_add_test(tests, readers_and_writers_agree);
   tcase_add_test(tests, the_queue_is_bounded_and_in_order);
