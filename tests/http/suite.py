@@ -394,10 +394,10 @@ def same_as_the_tool():
 
 
 def images_in_the_repository():
-    """Every kind of JPEG there is a small file of."""
+    """Every kind of image there is a small file of."""
     folder = "tests/images"
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    names = [name for name in names if name.endswith((".jpg", ".jpeg"))]
+    names = [name for name in names if name.endswith((".jpg", ".png", ".webp"))]
     if not names:
         skip("there are no files in " + folder)
         return
