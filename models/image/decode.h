@@ -68,7 +68,7 @@ enum hwgq_status image_resizer_create(const struct hwgq_preprocess *preprocess, 
                                       struct image_resizer **resizer, struct hwgq_error *error);
 struct image_sink *image_resizer_sink(struct image_resizer *resizer);
 void image_resizer_destroy(struct image_resizer *resizer);
-enum { IMAGE_RESIZER_PER_SAMPLE = 9 }; /* bytes that it takes for each sample of a stored row */
+/* It takes 9 bytes for each sample of a stored row, which the decoders count in. */
 
 /* ---- EXIF (exif.c) ------------------------------------------------------------------------------------------------------- */
 

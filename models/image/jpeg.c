@@ -19,7 +19,7 @@
 
 enum {
   JPEG_FIXED = 1 << 20,  /* tables, pools, the strip */
-  JPEG_PER_COLUMN = 256, /* measured: at most 181 for CMYK with chroma at half size, resizing included */
+  JPEG_PER_COLUMN = 160, /* measured: at most 120, CMYK with one row of inks to four of black; resizing included */
   REDUCED_LEAST = 3,     /* see image_prepare */
   CALLS_PER_LOOK = 4,    /* at the clock; a call is a row of pixels or of blocks */
 };

@@ -1,7 +1,8 @@
 /* WebP (developers.google.com/speed/webp/docs/riff_container) through libwebp. The container is read here: it says where the
  * picture (the first frame of an animated one) and the EXIF data are, and libwebp gets the picture's chunks alone.
  *
- * Memory: libwebp writes the whole picture (3 bytes a pixel, 4 with alpha), and keeps 4 more for lossless ones. */
+ * Memory: libwebp writes the whole picture (3 bytes a pixel, 4 with alpha), and keeps 4 more for lossless ones; measured: 3.1
+ * bytes a pixel for lossy pictures of 9 million, 7.0 and 8.0 for lossless ones without and with alpha. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -7,11 +7,13 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 import traceback
+import zlib
 
 from daemon import Daemon, form, metrics, read_all
 
@@ -411,6 +413,12 @@ def images_in_the_repository():
 # ---- errors -------------------------------------------------------------------------------------------------------------
 
 
+def png_header(width, height, interlaced=0):
+    """A PNG whose header states a size and that has next to nothing behind it."""
+    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, interlaced), b"IDATx"]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+
+
 def client_errors():
     with Daemon(BUILD, FOLDER, *BOTH, "--max-pixels", "9000", "--max-images", "4") as daemon:
         error("empty body", daemon.post("/classify", b""), 400, "empty_body")
@@ -444,6 +452,23 @@ def client_errors():
         error("65535 x 65535 pixels", daemon.post("/classify", bytes(wide)), 422, "image_too_large")
         error("too many images", daemon.form("/classify", [("image", JPEG)] * 5), 413, "too_many_images")
         check("as many images as allowed", len(daemon.form("/classify", [("image", JPEG)] * 4).json["results"]) == 4)
+    with Daemon(BUILD, FOLDER, *BOTH, "--max-decode-bytes", "4194304") as daemon:
+        files = ["rgb.png", "truncated.jpg", "lossy-alpha.webp", "gray.jpg", "frames.webp"]
+        images = [read("tests/images/" + name) for name in files] + [png_header(50000, 50000), png_header(3000, 3000, 1), b"text"]
+        results = daemon.form("/classify", [("image", image) for image in images]).json["results"]
+        check("each image of a form has its own result or error",
+              [r["image"]["format"] if "image" in r else r["error"]["code"] for r in results] ==
+              ["png", "undecodable_image", "webp", "jpeg", "webp", "image_too_large", "image_too_large", "unsupported_image"], results)
+        for name, image in zip(files, images):
+            if name.startswith("truncated"):
+                continue
+            alone = daemon.post("/classify", image, "image/jpeg").json
+            check("%s alone, under a wrong type, has the same answer" % name,
+                  alone["predictions"] == results[files.index(name)]["predictions"])
+        error("a PNG of 50000 x 50000", daemon.post("/classify", png_header(50000, 50000)), 422, "image_too_large")
+        interlaced = daemon.post("/classify", png_header(3000, 3000, 1))
+        error("an interlaced PNG over max_decode_bytes", interlaced, 422, "image_too_large")
+        check("... says what to do", "smaller size" in interlaced.json["error"]["message"], interlaced.body)
     with Daemon(BUILD, FOLDER, *BOTH, "--max-pixels", "16000", "--max-images", "9") as daemon:
         broken = JPEG[:-len(JPEG) // 2]
         for what, images in (("good", [JPEG] * 9), ("damaged", [broken, broken] + [JPEG] * 7)):

@@ -388,6 +388,24 @@ START_TEST(waiters_are_served_in_turn) {
 }
 END_TEST
 
+/* What a decode takes is at most what the refusal says that it would. */
+START_TEST(stated_memory_is_enough) {
+  struct fuzz_buffer file = _i == 0   ? flat_jpeg(1600, true)
+                            : _i == 1 ? flat_webp(2000)
+                            : _i == 2 ? black_png(1600, 1600, 2, true, 3 * 1600 * 1600 + 3000)
+                                      : black_png(200000, 100, 6, false, 100 * 800001);
+  unsigned mib = 0;
+  limits.max_memory = 1;
+  ck_assert_int_eq(prepare(&file, &limits), HWGQ_ERROR_LIMIT);
+  const char *said = strstr(error.message, "up to ");
+  ck_assert_ptr_nonnull(said);
+  ck_assert_int_eq(sscanf(said, "up to %u MiB", &mib), 1);
+  limits.max_memory = (uint64_t)mib * MIB;
+  expect_cost(&file, &limits, HWGQ_OK, NULL, 1000, (long)mib * 1024 + 512);
+  free(file.bytes);
+}
+END_TEST
+
 /* ---- reduced scales ------------------------------------------------------------------------------------------------------ */
 
 enum { MOST = 32 };
@@ -497,6 +515,7 @@ int main(void) {
   tcase_add_test(bombs, thousands_of_scans_cost_nothing);
   tcase_add_test(bombs, empty_jpegs_cost_nothing);
   tcase_add_loop_test(shared, deadlines_are_kept, 0, 4);
+  tcase_add_loop_test(shared, stated_memory_is_enough, 0, 4);
   tcase_add_test(shared, a_taken_budget_is_waited_for);
   tcase_add_test(shared, concurrent_decodes_take_turns);
   tcase_add_test(shared, waiters_are_served_in_turn);
