@@ -8,6 +8,7 @@
 #include "server/worker.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@ enum {
   GRACE_MS = 500, /* for a connection that was accepted before its request arrived, at the end of the drain */
   POLL_MS = 2,
   RUN_MS = 60000, /* that workers get, at the end of the drain, for the requests that they have */
+  MAPPED_BLOCK = 1 << 20,
 };
 
 struct daemon {
@@ -56,6 +58,9 @@ static void raise_descriptor_limit(const struct server *server) {
 static enum hwgq_status server_init(struct server *server, const struct config *config, struct hwgq_error *error) {
   struct timespec wall;
   int cores = cores_available();
+  /* What large images took goes back to the system when they are done: by itself glibc raises this limit to the largest block
+   * that was freed, up to 32 MiB, and keeps them. */
+  mallopt(M_MMAP_THRESHOLD, MAPPED_BLOCK);
   server->config = config;
   log_init(&server->log, STDERR_FILENO, (enum log_format)config->log_format, (enum log_level)config->log_level);
   clock_gettime(CLOCK_REALTIME, &wall);
