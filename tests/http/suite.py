@@ -413,9 +413,9 @@ def images_in_the_repository():
 # ---- errors -------------------------------------------------------------------------------------------------------------
 
 
-def png_header(width, height, interlaced=0):
-    """A PNG whose header states a size and that has next to nothing behind it."""
-    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, interlaced), b"IDATx"]
+def png(width, height, interlaced=0, data=b"x"):
+    """A gray PNG; by default its header states a size and there is next to nothing behind it."""
+    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, interlaced), b"IDAT" + data, b"IEND"]
     return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
 
 
@@ -454,7 +454,7 @@ def client_errors():
         check("as many images as allowed", len(daemon.form("/classify", [("image", JPEG)] * 4).json["results"]) == 4)
     with Daemon(BUILD, FOLDER, *BOTH, "--max-decode-bytes", "4194304") as daemon:
         files = ["rgb.png", "truncated.jpg", "lossy-alpha.webp", "gray.jpg", "frames.webp"]
-        images = [read("tests/images/" + name) for name in files] + [png_header(50000, 50000), png_header(3000, 3000, 1), b"text"]
+        images = [read("tests/images/" + name) for name in files] + [png(50000, 50000), png(3000, 3000, 1), b"text"]
         results = daemon.form("/classify", [("image", image) for image in images]).json["results"]
         check("each image of a form has its own result or error",
               [r["image"]["format"] if "image" in r else r["error"]["code"] for r in results] ==
@@ -465,10 +465,15 @@ def client_errors():
             alone = daemon.post("/classify", image, "image/jpeg").json
             check("%s alone, under a wrong type, has the same answer" % name,
                   alone["predictions"] == results[files.index(name)]["predictions"])
-        error("a PNG of 50000 x 50000", daemon.post("/classify", png_header(50000, 50000)), 422, "image_too_large")
-        interlaced = daemon.post("/classify", png_header(3000, 3000, 1))
+        error("a PNG of 50000 x 50000", daemon.post("/classify", png(50000, 50000)), 422, "image_too_large")
+        interlaced = daemon.post("/classify", png(3000, 3000, 1))
         error("an interlaced PNG over max_decode_bytes", interlaced, 422, "image_too_large")
         check("... says what to do", "smaller size" in interlaced.json["error"]["message"], interlaced.body)
+    black = png(8000, 8000, 0, zlib.compress(bytes(8000 * 8001)))
+    with Daemon(BUILD, FOLDER, *BOTH, "--max-decode-ms", "20") as daemon:
+        error("decoding takes too long", daemon.post("/classify", black), 422, "image_too_large")
+        results = daemon.form("/classify", [("image", JPEG), ("image", black), ("image", JPEG)]).json["results"]
+        check("the time of one request is bounded", ["predictions" in r for r in results[1:]] == [False, False], results)
     with Daemon(BUILD, FOLDER, *BOTH, "--max-pixels", "16000", "--max-images", "9") as daemon:
         broken = JPEG[:-len(JPEG) // 2]
         for what, images in (("good", [JPEG] * 9), ("damaged", [broken, broken] + [JPEG] * 7)):
