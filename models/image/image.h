@@ -9,7 +9,7 @@
  * EXIF orientation is obeyed in all of them (APP1, eXIf, EXIF). Transparency shows white, as on most pages. Color profiles and
  * gamma are ignored.
  *
- * Transparent or not, a picture whose file is damaged or cut off is refused; only what lies behind the picture (an end marker,
+ * A picture whose file is damaged or cut off is refused; only what lies behind the picture (an end marker,
  * metadata) may be missing or wrong.
  *
  * Memory and time are bounded before they are spent. JPEG, PNG and what is done with their rows take memory in proportion to
