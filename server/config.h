@@ -24,6 +24,7 @@ struct config {
   int64_t workers, io_threads; /* 0: by the number of cores */
   int64_t queue_capacity, queue_deadline_ms, request_timeout_ms, idle_timeout_ms, drain_delay_ms;
   int64_t max_body_bytes, max_buffered_bytes, max_pixels, max_images, max_connections;
+  int64_t max_decode_bytes, max_decode_ms, max_scans;
   int64_t log_format, log_level; /* enum log_format, enum log_level */
   int64_t idle_workers;          /* enum config_idle */
   char *cpu;                     /* kernel set; NULL: the best this CPU has */
