@@ -31,7 +31,7 @@ endif
 override LDFLAGS += -pthread -Wl,--as-needed,-z,relro,-z,now
 
 ENGINE_LIBS := -ljansson -lxxhash -lm
-MODELS_LIBS := -ljpeg -larchive -ldl
+MODELS_LIBS := -ljpeg -lspng -lwebp -larchive -ldl
 SERVER_LIBS := -lmicrohttpd -lgnutls -lseccomp
 
 ENGINE_SRC := $(wildcard engine/*.c engine/kernels/*.c)

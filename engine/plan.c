@@ -57,6 +57,7 @@ enum hwgq_status plan_add_stage(struct plan_builder *builder, struct plan_stage 
   *stage = &plan->stages[plan->stage_count++];
   memset(*stage, 0, sizeof **stage);
   for (int i = 0; i < PLAN_TEMPORARIES; i++) (*stage)->temporaries[i] = -1;
+  (*stage)->prepare_units = (*stage)->run_units = 1;
   return HWGQ_OK;
 }
 
@@ -135,6 +136,7 @@ static enum hwgq_status fill_plan(struct plan_builder *builder, const struct hwg
   enum hwgq_status status = copy_description(builder);
   if (!status) status = make_pixel_values(builder, preprocess);
   if (!status) status = plan_build(builder);
+  if (!status) plan_set_units(builder->plan);
   if (!status) status = plan_place_buffers(builder);
   return status;
 }
@@ -180,7 +182,7 @@ void hwgq_plan_destroy(struct hwgq_plan *plan) {
 /* ---- description --------------------------------------------------------------------------------------------------------- */
 
 size_t hwgq_plan_scratch_bytes(const struct hwgq_plan *plan) {
-  return plan->scratch_bytes;
+  return plan->shared_bytes + plan->local_bytes;
 }
 
 size_t hwgq_plan_bytes(const struct hwgq_plan *plan) {

@@ -189,7 +189,8 @@ static enum hwgq_status add_conv_temporaries(struct plan_builder *builder, int i
     const uint64_t elements = in_pixels * hwgq_code_elements(conv->form, plan_words(&input));
     status = add_temporary(builder, index, TEMP_CODES, elements * sizeof(uint32_t));
   }
-  if (!status && binary) status = add_temporary(builder, index, TEMP_SUMS, in_pixels * sizeof(int32_t));
+  if (!status && binary)
+    status = add_temporary(builder, index, TEMP_SUMS, (in_pixels + (uint64_t)input.shape.width) * sizeof(int32_t));
   if (!status && binary) {
     status = add_temporary(builder, index, TEMP_CORRECTIONS, passes * groups * out_pixels * sizeof(int32_t));
   }
@@ -224,12 +225,13 @@ static enum hwgq_status fill_conv(struct plan_builder *builder, struct plan_stag
   if (conv->binary && plan_choose_sliced(builder->plan, layer, input, conv, &stage->epilogue)) {
     *form = "sliced";
     stage->run = run_sliced;
-    return plan_slice(builder, stage, &packing, input);
+    return plan_pack_sliced(builder, stage, &packing, input);
   }
   if (conv->binary) {
     conv->form = plan_choose_form(builder, layer, input);
     *form = conv->form->name;
   }
+  stage->prepare = conv->binary ? run_conv_prepare : NULL;
   stage->run = run_conv;
   return plan_pack_conv(builder, stage, &packing, input);
 }
@@ -331,9 +333,7 @@ static enum hwgq_status build_weighted(struct plan_builder *builder, int index) 
 /* ---- everything else ---------------------------------------------------------------------------------------------------- */
 
 /* One stage for one layer. Inputs become floats unless `packed` (then the output has the first input's coding). */
-static enum hwgq_status build_simple(struct plan_builder *builder, int index, const char *kernel, bool packed,
-                                     void (*run)(const struct hwgq_plan *, const struct plan_stage *,
-                                                 const struct plan_frame *)) {
+static enum hwgq_status build_simple(struct plan_builder *builder, int index, const char *kernel, bool packed, plan_run *run) {
   const struct hwgq_layer *layer = &builder->network->layers[index];
   int inputs[HWGQ_MAX_INPUTS], output;
   for (int i = 0; i < layer->input_count; i++) {

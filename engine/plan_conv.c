@@ -84,18 +84,18 @@ static enum hwgq_status make_groups(struct plan_builder *builder, struct plan_co
   return HWGQ_OK;
 }
 
-/* How many final rows are computed at once. */
+/* How many final rows are computed at once: as many as their accumulators allow, in bands of nearly equal height. */
 static void choose_band(struct plan_conv *conv) {
   const int lines = BAND_PIXELS / conv->out.width > 1 ? BAND_PIXELS / conv->out.width : 1;
-  if (!conv->pooled) {
-    conv->band = lines < conv->out.height ? lines : conv->out.height;
-    conv->band_lines = conv->band;
-    return;
+  int rows = lines;
+  if (conv->pooled) {
+    const int more = (lines - conv->pool.kernel_height) / conv->pool.stride_height;
+    rows = more > 0 ? more + 1 : 1;
   }
-  const int more = (lines - conv->pool.kernel_height) / conv->pool.stride_height;
-  conv->band = more > 0 ? more + 1 : 1;
-  if (conv->band > conv->final.height) conv->band = conv->final.height;
-  conv->band_lines = (conv->band - 1) * conv->pool.stride_height + conv->pool.kernel_height;
+  conv->bands = (conv->final.height - 1) / rows + 1;
+  conv->band = (conv->final.height - 1) / conv->bands + 1;
+  conv->bands = (conv->final.height - 1) / conv->band + 1;
+  conv->band_lines = conv->pooled ? (conv->band - 1) * conv->pool.stride_height + conv->pool.kernel_height : conv->band;
 }
 
 static enum hwgq_status set_geometry(struct plan_builder *builder, struct plan_conv *conv, const struct hwgq_layer *layer,

@@ -227,8 +227,8 @@ static void plan_memory(struct plan_conv *conv, const struct plan_coding *coding
                                         : output_pixels * out_words * HWGQ_LANES * sizeof(int32_t));
 }
 
-enum hwgq_status plan_slice(struct plan_builder *builder, struct plan_stage *stage, const struct plan_packing *packing,
-                            const struct plan_tensor *input) {
+enum hwgq_status plan_pack_sliced(struct plan_builder *builder, struct plan_stage *stage, const struct plan_packing *packing,
+                                  const struct plan_tensor *input) {
   struct plan_conv *conv = &stage->conv;
   struct plan_sliced *sliced = hwgq_arena_allocate(&builder->plan->arena, 1, sizeof *sliced);
   if (!sliced) return plan_out_of_memory(builder);

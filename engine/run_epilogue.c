@@ -93,12 +93,14 @@ void run_epilogue(const struct hwgq_plan *plan, const struct plan_epilogue *epil
   affine_block(plan, epilogue, block, &job);
 }
 
-void run_chain(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_chain(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+               struct plan_units units) {
   const struct plan_tensor *input = &plan->tensors[stage->inputs[0]];
-  const float *data = plan_data(plan, frame, stage->inputs[0]);
+  const size_t channels = (size_t)input->shape.channels;
+  const struct plan_slice part = plan_slice(plan_pixels(input->shape), stage->run_units, units);
+  const float *data = (const float *)plan_data(plan, frame, stage->inputs[0]) + part.begin * channels;
   for (int block = 0; block < stage->epilogue.block_count; block++) {
-    run_epilogue(plan, &stage->epilogue, block, data + stage->epilogue.blocks[block].channel, (size_t)input->shape.channels,
-                 plan_pixels(input->shape), &plan->tensors[stage->output], plan_data(plan, frame, stage->output), 0, NULL,
-                 NULL);
+    run_epilogue(plan, &stage->epilogue, block, data + stage->epilogue.blocks[block].channel, channels, part.end - part.begin,
+                 &plan->tensors[stage->output], plan_data(plan, frame, stage->output), part.begin, NULL, NULL);
   }
 }

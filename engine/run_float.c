@@ -48,12 +48,14 @@ static void average_cell(const float *pixels, size_t channels, size_t width, str
 }
 
 static void pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
-                 pool_function *cell) {
+                 struct plan_units units, pool_function *cell) {
   const struct hwgq_shape in = plan->tensors[stage->inputs[0]].shape, out = plan->tensors[stage->output].shape;
   const struct plan_window *w = &stage->window;
   const float *input = plan_data(plan, frame, stage->inputs[0]);
+  const struct plan_slice part = plan_slice((size_t)out.height, stage->run_units, units);
   float *output = plan_data(plan, frame, stage->output);
-  for (int y = 0; y < out.height; y++) {
+  output += part.begin * (size_t)out.width * (size_t)out.channels;
+  for (int y = (int)part.begin; y < (int)part.end; y++) {
     const struct window rows = window(y, in.height, w->kernel_height, w->stride_height, w->pad_height);
     for (int x = 0; x < out.width; x++, output += out.channels) {
       const struct window columns = window(x, in.width, w->kernel_width, w->stride_width, w->pad_width);
@@ -62,44 +64,57 @@ static void pool(const struct hwgq_plan *plan, const struct plan_stage *stage, c
   }
 }
 
-void run_max_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
-  pool(plan, stage, frame, max_cell);
+void run_max_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                  struct plan_units units) {
+  pool(plan, stage, frame, units, max_cell);
 }
 
-void run_avg_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
-  pool(plan, stage, frame, average_cell);
+void run_avg_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                  struct plan_units units) {
+  pool(plan, stage, frame, units, average_cell);
 }
 
-void run_add(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_add(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+             struct plan_units units) {
   const struct hwgq_shape shape = plan->tensors[stage->output].shape;
+  const struct plan_slice part = plan_slice(plan_pixels(shape), stage->run_units, units);
+  const size_t first = part.begin * (size_t)shape.channels;
   const float *inputs[HWGQ_MAX_INPUTS];
-  for (int k = 0; k < stage->input_count; k++) inputs[k] = plan_data(plan, frame, stage->inputs[k]);
+  for (int k = 0; k < stage->input_count; k++) {
+    inputs[k] = (const float *)plan_data(plan, frame, stage->inputs[k]) + first;
+  }
   const struct hwgq_add_job job = {.inputs = inputs,
                                    .coefficients = stage->coefficients,
                                    .input_count = stage->input_count,
-                                   .count = plan_pixels(shape) * (size_t)shape.channels,
-                                   .output = plan_data(plan, frame, stage->output)};
+                                   .count = (part.end - part.begin) * (size_t)shape.channels,
+                                   .output = (float *)plan_data(plan, frame, stage->output) + first};
   plan->kernels->add(&job);
 }
 
-void run_concat(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_concat(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                struct plan_units units) {
   const struct plan_tensor *output = &plan->tensors[stage->output];
-  const size_t step = (size_t)output->shape.channels, pixels = plan_pixels(output->shape);
+  const size_t step = (size_t)output->shape.channels;
+  const struct plan_slice part = plan_slice(plan_pixels(output->shape), stage->run_units, units);
   float *to = plan_data(plan, frame, stage->output);
   for (int k = 0; k < stage->input_count; k++) {
     const size_t channels = (size_t)plan->tensors[stage->inputs[k]].shape.channels;
     const float *from = plan_data(plan, frame, stage->inputs[k]);
-    for (size_t i = 0; i < pixels; i++) memcpy(to + i * step, from + i * channels, channels * sizeof *to);
+    for (size_t i = part.begin; i < part.end; i++) memcpy(to + i * step, from + i * channels, channels * sizeof *to);
     to += channels;
   }
 }
 
-void run_flatten(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_flatten(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                 struct plan_units units) {
+  (void)units;
   run_unpack_chw(&plan->tensors[stage->inputs[0]], plan_data(plan, frame, stage->inputs[0]),
                  plan_data(plan, frame, stage->output));
 }
 
-void run_softmax(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_softmax(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                 struct plan_units units) {
+  (void)units;
   const size_t count = (size_t)plan->tensors[stage->output].shape.channels;
   const float *input = plan_data(plan, frame, stage->inputs[0]);
   float *output = plan_data(plan, frame, stage->output);

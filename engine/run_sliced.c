@@ -25,9 +25,10 @@ struct sliced_run {
   uint16_t *list;
   uint32_t *masks, *pooled;
   uint8_t *sums;
-  uint32_t *marks;       /* [ring row][x][levels][out word] */
-  int32_t *accumulators; /* [out block][ring row][x][HWGQ_LANES] */
-  int listed;            /* input rows before this one have been listed */
+  uint32_t *marks;              /* [ring row][x][levels][out word] */
+  int32_t *accumulators;        /* [out block][ring row][x][HWGQ_LANES] */
+  int first_column, end_column; /* of the final rows */
+  int listed;                   /* input rows before this one have been listed */
 };
 
 /* ---- input lists --------------------------------------------------------------------------------------------------------- */
@@ -231,7 +232,8 @@ static void compute_rows(struct sliced_run *run, int y) {
   for (int i = 0; i < sliced->part_count; i++) {
     const struct sliced_part *part = &sliced->parts[i];
     for (int row = y; row < y + sliced->tile_rows && row < conv->out.height; row += part->tile_height) {
-      for (int x = 0; x < conv->out.width; x += part->tile_width) run_tile(run, part, row, x);
+      const int first_x = conv->pooled ? 0 : run->first_column, end_x = conv->pooled ? conv->out.width : run->end_column;
+      for (int x = first_x; x < end_x; x += part->tile_width) run_tile(run, part, row, x);
     }
   }
 }
@@ -289,22 +291,39 @@ static void finish_row(const struct sliced_run *run, int y) {
   const struct plan_conv *conv = run->conv;
   const struct plan_epilogue *epilogue = &run->stage->epilogue;
   const size_t width = (size_t)conv->final.width, words = (size_t)conv->block_count;
+  const size_t first = (size_t)run->first_column, count = (size_t)run->end_column - first;
   if (!epilogue->pack) {
     const size_t ring = (size_t)run->sliced->output_rows * width * HWGQ_LANES;
-    for (int block = 0; block < conv->block_count; block++) {
-      run_epilogue(run->plan, epilogue, block, run->accumulators + (size_t)block * ring + ring_line(run, y) * HWGQ_LANES,
-                   HWGQ_LANES, width, run->output, run->output_data, (size_t)y * width, NULL, run->residual);
+    const int32_t *accumulators = run->accumulators + (ring_line(run, y) + first) * HWGQ_LANES;
+    for (int block = 0; block < conv->block_count; block++, accumulators += ring) {
+      run_epilogue(run->plan, epilogue, block, accumulators, HWGQ_LANES, count, run->output, run->output_data,
+                   (size_t)y * width + first, NULL, run->residual);
     }
     return;
   }
   const size_t size = words * (size_t)epilogue->levels;
-  uint32_t *to = (uint32_t *)run->output_data + (size_t)y * width * plan_pixel_words(run->output);
-  for (int x = 0; x < conv->final.width; x++, to += plan_pixel_words(run->output)) {
+  uint32_t *to = (uint32_t *)run->output_data + ((size_t)y * width + first) * plan_pixel_words(run->output);
+  for (int x = run->first_column; x < run->end_column; x++, to += plan_pixel_words(run->output)) {
     write_levels(pool_marks(run, y, x, size, run->pooled), words, &run->output->coding, epilogue->negate, to);
   }
 }
 
 /* ---- the stage ----------------------------------------------------------------------------------------------------------- */
+
+/* Final rows begin .. end - 1. */
+static void run_rows(struct sliced_run *run, int begin, int end) {
+  const struct plan_conv *conv = run->conv;
+  int computed = 0; /* rows of the convolution before this one are in the ring */
+  for (int y = begin; y < end; y++) {
+    int first = y, last = y + 1;
+    if (conv->pooled) {
+      clip(y * conv->pool.stride_height - conv->pool.pad_height, conv->pool.kernel_height, conv->out.height, &first, &last);
+    }
+    if (computed < first) computed = first;
+    for (; computed < last; computed += run->sliced->tile_rows) compute_rows(run, computed);
+    finish_row(run, y);
+  }
+}
 
 /* Rows are visited in an order that no hardware predicts: weights that fit the second-level cache are brought there first. */
 static void prefetch_weights(const struct sliced_part *part) {
@@ -313,7 +332,8 @@ static void prefetch_weights(const struct sliced_part *part) {
   for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(part->weights + at, 0, 2);
 }
 
-void run_sliced(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_sliced(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                struct plan_units units) {
   const struct plan_conv *conv = &stage->conv;
   const struct plan_sliced *s = conv->sliced;
   uint8_t *memory = plan_data(plan, frame, stage->temporaries[TEMP_SLICED]);
@@ -339,14 +359,15 @@ void run_sliced(const struct hwgq_plan *plan, const struct plan_stage *stage, co
                            .marks = (uint32_t *)(void *)(memory + s->output),
                            .accumulators = (int32_t *)(void *)(memory + s->output)};
   for (int i = 0; i < s->part_count; i++) prefetch_weights(&s->parts[i]);
-  int computed = 0; /* rows of the convolution */
-  for (int y = 0; y < conv->final.height; y++) {
-    int first = y, end = y + 1;
-    if (conv->pooled) {
-      clip(y * conv->pool.stride_height - conv->pool.pad_height, conv->pool.kernel_height, conv->out.height, &first, &end);
-    }
-    if (computed < first) computed = first;
-    for (; computed < end; computed += s->tile_rows) compute_rows(&run, computed);
-    finish_row(&run, y);
+  const int parts = s->column_units, row_units = stage->run_units / parts;
+  for (int unit = units.begin; unit < units.end;) {
+    const int first = unit / parts, part = unit % parts;
+    const int whole = part == 0 ? (units.end - unit) / parts : 0; /* rows of units */
+    const int end = first + (whole ? whole : 1);
+    run.first_column = whole ? 0 : conv->final.width * part / parts;
+    run.end_column = whole ? conv->final.width : conv->final.width * (part + 1) / parts;
+    run_rows(&run, (int)((int64_t)conv->final.height * first / row_units),
+             (int)((int64_t)conv->final.height * end / row_units));
+    unit += whole ? whole * parts : 1;
   }
 }

@@ -26,7 +26,9 @@ struct config {
   int64_t workers, io_threads; /* 0: by the number of cores */
   int64_t queue_capacity, queue_deadline_ms, request_timeout_ms, idle_timeout_ms, drain_delay_ms;
   int64_t max_body_bytes, max_buffered_bytes, max_pixels, max_images, max_connections;
+  int64_t max_decode_bytes, max_decode_ms, max_scans;
   int64_t log_format, log_level; /* enum log_format, enum log_level */
+  int64_t idle_workers;          /* enum config_idle */
   char *cpu;                     /* kernel set; NULL: the best this CPU has */
   int64_t sandbox;               /* enum sandbox_mode */
   int64_t model_versions;        /* of one network that are kept loaded */
@@ -40,6 +42,7 @@ struct config {
   char *add_key, *rights;
 };
 
+enum config_idle { CONFIG_IDLE_HELP, CONFIG_IDLE_SLEEP };
 enum config_command { CONFIG_RUN, CONFIG_CHECK, CONFIG_VERSION, CONFIG_HELP, CONFIG_HEALTH, CONFIG_ADD_KEY };
 
 /* Names of the keys, in the order of --help; NULL after the last. */

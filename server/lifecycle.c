@@ -10,6 +10,7 @@
 #include "server/worker.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,7 @@ enum {
   GRACE_MS = 500, /* for a connection that was accepted before its request arrived, at the end of the drain */
   POLL_MS = 2,
   RUN_MS = 60000, /* that workers get, at the end of the drain, for the requests that they have */
+  MAPPED_BLOCK = 1 << 20,
 };
 
 struct daemon {
@@ -66,6 +68,9 @@ static void raise_descriptor_limit(struct server *server) {
 static enum hwgq_status server_init(struct server *server, const struct config *config, struct hwgq_error *error) {
   struct timespec wall;
   int cores = cores_available();
+  /* What large images took goes back to the system when they are done: by itself glibc raises this limit to the largest block
+   * that was freed, up to 32 MiB, and keeps them. */
+  mallopt(M_MMAP_THRESHOLD, MAPPED_BLOCK);
   server->config = config;
   log_init(&server->log, STDERR_FILENO, (enum log_format)config->log_format, (enum log_level)config->log_level);
   clock_gettime(CLOCK_REALTIME, &wall);
@@ -80,7 +85,7 @@ static enum hwgq_status server_init(struct server *server, const struct config *
   if (!server->registry || !server->unrouted || !queue_init(&server->queue, (size_t)config->queue_capacity)) {
     return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory to start");
   }
-  return HWGQ_OK;
+  return image_budget_init(&server->decoding, (uint64_t)config->max_decode_bytes, error);
 }
 
 /* What the predictions of one image take in a reply at most. */
@@ -103,7 +108,8 @@ static uint64_t form_bytes(const struct config *config) {
  *   models       parameters, plans and statistics
  *   reload       the same again: old and new networks are there together until the last request on an old one ends; and
  *                the scratch of the image that a new network begins with
- *   workers      each: scratch, the largest decode, and the reply while it is written (twice: text grows by copying)
+ *   workers      each: scratch, a small decode, and the reply while it is written (twice: text grows by copying)
+ *   decoding     what larger decodes share: max_decode_bytes
  *   bodies       request bodies, and replies of more than REQUEST_SMALL_REPLY until they are sent: max_buffered_bytes
  *   connections  each: libmicrohttpd's buffers, one request with its timings, a small reply; and the forms that can wait at
  * once Not in it: program, libraries, thread stacks, the log line being written, and what the allocator keeps. A reload may
@@ -114,7 +120,7 @@ static void log_memory(const struct server *server) {
   int count;
   struct served_model **models = registry_acquire_every(server->registry, &count);
   for (int i = 0; i < count; i++) {
-    uint64_t scratch = classify_scratch_bytes(models[i]->classifier);
+    uint64_t scratch = classify_scratch_bytes(models[i]->classifier, worker_helpers(config, server->workers));
     model_bytes += classifier_bytes(models[i]->classifier) + stats_bytes();
     if (scratch > scratch_bytes) scratch_bytes = scratch;
     uint64_t reply = 2 * images * prediction_bytes(models[i]->classifier->model);
@@ -122,18 +128,19 @@ static void log_memory(const struct server *server) {
     registry_release(models[i]);
   }
   free(models);
-  uint64_t decode_bytes = IMAGE_DECODE_FIXED + IMAGE_DECODE_PER_PIXEL * (uint64_t)config->max_pixels;
-  uint64_t worker_bytes = (uint64_t)server->workers * (scratch_bytes + decode_bytes + reply_bytes);
+  uint64_t worker_bytes = (uint64_t)server->workers * (scratch_bytes + IMAGE_SMALL_DECODE + reply_bytes);
   uint64_t connections = (uint64_t)config->max_connections;
   uint64_t forms = (uint64_t)config->queue_capacity + (uint64_t)server->workers + (uint64_t)server->io_threads;
   uint64_t connection_bytes = connections * (HTTP_CONNECTION_MEMORY + REQUEST_SMALL_REPLY + sizeof(struct request) +
                                              sizeof(struct peer) + images * sizeof(struct stats_image));
   connection_bytes += (forms < connections ? forms : connections) * form_bytes(config);
   uint64_t reload_bytes = model_bytes + scratch_bytes;
-  uint64_t all = model_bytes + reload_bytes + worker_bytes + (uint64_t)config->max_buffered_bytes + connection_bytes;
+  uint64_t all = model_bytes + reload_bytes + worker_bytes + connection_bytes;
+  all += (uint64_t)config->max_decode_bytes + (uint64_t)config->max_buffered_bytes;
   log_event(&server->log, LOG_INFO, "memory ceiling, MiB", log_integer("all", (int64_t)(all >> 20)),
             log_integer("models", (int64_t)(model_bytes >> 20)), log_integer("reload", (int64_t)(reload_bytes >> 20)),
-            log_integer("workers", (int64_t)(worker_bytes >> 20)), log_integer("bodies", config->max_buffered_bytes >> 20),
+            log_integer("workers", (int64_t)(worker_bytes >> 20)), log_integer("decoding", config->max_decode_bytes >> 20),
+            log_integer("bodies", config->max_buffered_bytes >> 20),
             log_integer("connections", (int64_t)(connection_bytes >> 20)));
 }
 
@@ -264,6 +271,7 @@ static void stop(struct daemon *daemon) {
   notify_close(&server->notify);
   sandbox_release(&server->sandbox);
   if (server->queue.capacity) queue_destroy(&server->queue);
+  if (server->decoding.total) image_budget_destroy(&server->decoding);
   registry_destroy(server->registry);
   security_close(server);
   stats_destroy(server->unrouted);

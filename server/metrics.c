@@ -36,7 +36,7 @@ static void label(struct text *text, const char *value) {
 struct snapshot {
   struct stats_code codes[STATS_CODES];
   struct stats_stage_metrics stages[STATS_STAGES];
-  uint64_t images;
+  struct stats_counts counts;
 };
 
 static void write_requests(struct text *text, const char *model, const struct stats_code *codes) {
@@ -74,7 +74,13 @@ static void write_models(struct text *text, struct served_model **models, const 
   for (int i = 0; i < count; i++) write_requests(text, models[i]->name, snapshots[i].codes);
   head_counter(text, "hwgqd_images_total", "Images classified.", openmetrics);
   for (int i = 0; i < count; i++) {
-    text_printf(text, "hwgqd_images_total{model=\"%s\"} %llu\n", models[i]->name, (unsigned long long)snapshots[i].images);
+    text_printf(text, "hwgqd_images_total{model=\"%s\"} %llu\n", models[i]->name,
+                (unsigned long long)snapshots[i].counts.images);
+  }
+  head_counter(text, "hwgqd_shared_images_total", "Images that idle workers helped to classify.", openmetrics);
+  for (int i = 0; i < count; i++) {
+    text_printf(text, "hwgqd_shared_images_total{model=\"%s\"} %llu\n", models[i]->name,
+                (unsigned long long)snapshots[i].counts.shared);
   }
   head(text, "hwgqd_stage_duration_seconds", "histogram",
        "Time by stage: queue and total once per queued request, decode, preprocess and inference once per image.");
@@ -147,9 +153,9 @@ void route_metrics(struct request *request) {
   if (snapshots) {
     struct snapshot *unrouted = &snapshots[count];
     for (int i = 0; i < count; i++) {
-      stats_read_metrics(models[i]->stats, snapshots[i].codes, snapshots[i].stages, &snapshots[i].images);
+      stats_read_metrics(models[i]->stats, snapshots[i].codes, snapshots[i].stages, &snapshots[i].counts);
     }
-    stats_read_metrics(server->unrouted, unrouted->codes, unrouted->stages, &unrouted->images);
+    stats_read_metrics(server->unrouted, unrouted->codes, unrouted->stages, &unrouted->counts);
     write_models(text, models, snapshots, count, unrouted, openmetrics);
     write_gauge(text, "hwgqd_queue_depth", "Requests that wait for a worker.", (double)queue_depth(&server->queue));
     write_gauge(text, "hwgqd_queue_capacity", "Requests that may wait.", (double)server->queue.capacity);

@@ -3,6 +3,7 @@
 #include "server/clock.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 enum { SLOT_SHIFT = 24, SMOOTHING = 16 }; /* a slot is 2^24 ns, 17 ms: QUEUE_SLOTS of them go round in 4.3 s */
 
@@ -50,6 +51,15 @@ static size_t hash(const struct queue *queue, uint64_t client, uint64_t model) {
   return (size_t)(x ^ (x >> 31)) & queue->table_mask;
 }
 
+/* Waits on it are until a clock_now(). */
+static bool condition_init(pthread_cond_t *condition) {
+  pthread_condattr_t attributes;
+  if (pthread_condattr_init(&attributes)) return false;
+  bool made = !pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) && !pthread_cond_init(condition, &attributes);
+  pthread_condattr_destroy(&attributes);
+  return made;
+}
+
 bool queue_init(struct queue *queue, size_t capacity) {
   size_t table = 16;
   *queue = (struct queue){.capacity = capacity};
@@ -61,7 +71,7 @@ bool queue_init(struct queue *queue, size_t capacity) {
   queue->line_table = calloc(table, sizeof(struct queue_line *));
   bool good = queue->clients && queue->lines && queue->client_table && queue->line_table;
   if (good && pthread_mutex_init(&queue->mutex, NULL) == 0) {
-    if (pthread_cond_init(&queue->filled, NULL) == 0) return true;
+    if (condition_init(&queue->filled)) return true;
     pthread_mutex_destroy(&queue->mutex);
   }
   free(queue->clients);
@@ -213,13 +223,59 @@ static struct queue_item *take_next(struct queue *queue) {
   return item;
 }
 
-struct queue_item *queue_pop(struct queue *queue) {
-  struct queue_item *item = NULL;
+/* The mutex is held. `sleepers` counts those that are idle and those that were called; one that wakes for an item leaves the
+ * call, when there is one for another sleeper, to that one. */
+static void leave_sleep(struct queue *queue) {
+  if (atomic_load(&queue->idle) > 0) {
+    atomic_fetch_sub(&queue->idle, 1);
+  } else {
+    queue->called--;
+  }
+}
+
+/* The mutex is held. */
+static void wait_until(struct queue *queue, uint64_t end) {
+  const struct timespec time = {.tv_sec = (time_t)(end / CLOCK_SECOND), .tv_nsec = (long)(end % CLOCK_SECOND)};
+  while (!queue->depth && !queue->closed && pthread_cond_timedwait(&queue->filled, &queue->mutex, &time) == 0) continue;
+}
+
+enum queue_event queue_wait(struct queue *queue, uint64_t idle_at, bool (*other_work)(void *context), void *context,
+                            struct queue_item **item) {
+  enum queue_event event = QUEUE_CALL;
   pthread_mutex_lock(&queue->mutex);
-  while (!queue->depth && !queue->closed) pthread_cond_wait(&queue->filled, &queue->mutex);
-  if (queue->depth) item = take_next(queue);
+  if (idle_at) wait_until(queue, idle_at);
+  while (!queue->depth && !queue->closed) {
+    atomic_fetch_add(&queue->idle, 1);
+    if (other_work && other_work(context)) {
+      leave_sleep(queue);
+      break;
+    }
+    pthread_cond_wait(&queue->filled, &queue->mutex);
+    if (!queue->depth && queue->called > 0) {
+      queue->called--;
+      break;
+    }
+    leave_sleep(queue);
+  }
+  if (queue->depth) {
+    *item = take_next(queue);
+    event = QUEUE_ITEM;
+  } else if (queue->closed) {
+    event = QUEUE_CLOSED;
+  }
   pthread_mutex_unlock(&queue->mutex);
-  return item;
+  return event;
+}
+
+void queue_call(struct queue *queue) {
+  if (atomic_load(&queue->idle) == 0) return;
+  pthread_mutex_lock(&queue->mutex);
+  if (atomic_load(&queue->idle) > 0) {
+    atomic_fetch_sub(&queue->idle, 1);
+    queue->called++;
+    pthread_cond_signal(&queue->filled);
+  }
+  pthread_mutex_unlock(&queue->mutex);
 }
 
 struct queue_item *queue_expire(struct queue *queue, uint64_t now) {

@@ -1,7 +1,7 @@
-/* A bounded queue of requests that wait for a worker, shared fairly: clients take turns, and within a client the networks it
- * asks for take turns, so that neither a client nor a network with many requests makes the others wait behind all of them.
- * Within one client and network the order is that of arrival. Every operation takes constant time, except that queue_expire
- * looks at what comes due.
+/* A bounded queue of requests that wait for a worker, and where workers wait for them, shared fairly: clients take turns, and
+ * within a client the networks it asks for take turns, so that neither a client nor a network with many requests makes the
+ * others wait behind all of them. Within one client and network the order is that of arrival. Every operation takes constant
+ * time, except that queue_expire looks at what comes due.
  *
  * A place is reserved first and filled later: the connection is suspended in between, which must not happen for a request that
  * the queue then refuses. */
@@ -46,7 +46,9 @@ struct queue {
   pthread_mutex_t mutex;
   pthread_cond_t filled;
   size_t capacity, reserved; /* depth + reserved <= capacity */
-  _Atomic size_t depth;      /* changes under the mutex, and may be read without it */
+  _Atomic size_t depth;      /* these two change under the mutex, and may be read without it */
+  atomic_int idle;           /* threads that sleep in queue_wait and that queue_call has not called */
+  int called;                /* those that it has, until they notice */
   bool closed;
   struct queue_ring ring;             /* clients that have waiting items */
   struct queue_client *clients;       /* [capacity], those in use are found by `client_table` */
@@ -63,14 +65,21 @@ struct queue {
   bool waited; /* something was left at the last pop, and has been there since */
 };
 
+enum queue_event { QUEUE_ITEM, QUEUE_CALL, QUEUE_CLOSED };
+
 bool queue_init(struct queue *queue, size_t capacity);
 void queue_destroy(struct queue *queue);
 /* False when the queue is closed or full, or when the item's client has its share of it. A reservation must be followed by
  * queue_push. */
 bool queue_reserve(struct queue *queue, struct queue_item *item);
 void queue_push(struct queue *queue, struct queue_item *item, uint64_t now, uint64_t deadline);
-/* Waits for an item; NULL once the queue is closed and empty. */
-struct queue_item *queue_pop(struct queue *queue);
+/* Waits for an item, which comes first, a call, or the end of a queue that is closed and empty. The thread counts as idle, and
+ * can be called, from `idle_at` (clock_now()) on. `other_work`, when not NULL, is then asked before the thread sleeps; if it
+ * says true, that is a call. */
+enum queue_event queue_wait(struct queue *queue, uint64_t idle_at, bool (*other_work)(void *context), void *context,
+                            struct queue_item **item);
+/* Calls one thread that sleeps in queue_wait. Costs next to nothing when there is none. */
+void queue_call(struct queue *queue);
 /* Takes the items out whose deadline has passed, as a list. */
 struct queue_item *queue_expire(struct queue *queue, uint64_t now);
 void queue_close(struct queue *queue);

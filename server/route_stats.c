@@ -31,7 +31,8 @@ static void write_model(const struct served_model *model, int window, uint64_t n
   stats_read(model->stats, window, now, &counts, stages);
   text_puts(text, "{\"requests\":");
   write_counts(&counts, text);
-  text_printf(text, ",\"images\":%llu,\"latency_ms\":{", (unsigned long long)counts.images);
+  text_printf(text, ",\"images\":%llu,\"shared_images\":%llu,\"latency_ms\":{", (unsigned long long)counts.images,
+              (unsigned long long)counts.shared);
   for (int s = 0; s < STATS_STAGES; s++) {
     if (s) text_puts(text, ",");
     write_stage((enum stats_stage)s, &stages[s], text);

@@ -3,6 +3,7 @@
 #ifndef SERVER_H
 #define SERVER_H
 
+#include "models/image/budget.h"
 #include "server/config.h"
 #include "server/limits_address.h"
 #include "server/log.h"
@@ -36,9 +37,10 @@ struct server {
   struct manage *manage;
   struct limits_networks trusted_proxies;
   struct watchdog watchdog;
-  struct stats *unrouted; /* classification requests that ended before a network was chosen */
-  uint64_t started;       /* clock_now() */
-  int64_t started_unix;   /* seconds */
+  struct image_budget decoding; /* max_decode_bytes, shared by the workers */
+  struct stats *unrouted;       /* classification requests that ended before a network was chosen */
+  uint64_t started;             /* clock_now() */
+  int64_t started_unix;         /* seconds */
   int workers, io_threads, max_connections;
   _Atomic int state;                /* enum server_state */
   atomic_bool stopping;             /* the HTTP daemon is about to stop: nothing may be suspended any more */

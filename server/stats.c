@@ -82,7 +82,7 @@ double stats_window(int window_seconds, uint64_t now) {
   return (double)(slots_of(window_seconds) * slot + now % slot) / (double)CLOCK_SECOND;
 }
 
-static void count_request(struct stats_counts *counts, int code, int images) {
+static void count_request(struct stats_counts *counts, int code, const struct stats_image *images, int image_count) {
   if (code == 200) {
     counts->ok++;
   } else if (code == 503 || code == 429) {
@@ -92,7 +92,8 @@ static void count_request(struct stats_counts *counts, int code, int images) {
   } else {
     counts->failed++;
   }
-  counts->images += (uint64_t)images;
+  counts->images += (uint64_t)image_count;
+  for (int i = 0; i < image_count; i++) counts->shared += images[i].shared;
 }
 
 static void count_code(struct stats *stats, int code) {
@@ -151,8 +152,8 @@ void stats_record(struct stats *stats, const struct stats_request *request, cons
                                  current_slot(stats->coarse, COARSE_SLOTS, STATS_COARSE_SECONDS, now)};
   count_code(stats, request->code);
   count_outcome(stats, request, image_count, now);
-  count_request(&stats->counts, request->code, image_count);
-  for (int i = 0; i < 2; i++) count_request(&slots[i]->counts, request->code, image_count);
+  count_request(&stats->counts, request->code, images, image_count);
+  for (int i = 0; i < 2; i++) count_request(&slots[i]->counts, request->code, images, image_count);
   if (request->has_queue) record_stage(stats, slots, STATS_QUEUE, request->queue_ns);
   for (int i = 0; i < image_count; i++) {
     record_stage(stats, slots, STATS_DECODE, images[i].decode_ns);
@@ -169,6 +170,7 @@ static void merge_slot(const struct slot *slot, struct stats_counts *counts, str
   counts->rejected += slot->counts.rejected;
   counts->expired += slot->counts.expired;
   counts->images += slot->counts.images;
+  counts->shared += slot->counts.shared;
   for (int s = 0; s < STATS_STAGES; s++) {
     const struct slot_stage *from = &slot->stages[s];
     struct histogram *to = &stages[s];
@@ -202,10 +204,11 @@ void stats_read(struct stats *stats, int window_seconds, uint64_t now, struct st
   pthread_mutex_unlock(&stats->mutex);
 }
 
-void stats_read_metrics(struct stats *stats, struct stats_code *codes, struct stats_stage_metrics *stages, uint64_t *images) {
+void stats_read_metrics(struct stats *stats, struct stats_code *codes, struct stats_stage_metrics *stages,
+                        struct stats_counts *counts) {
   pthread_mutex_lock(&stats->mutex);
   memcpy(codes, stats->codes, sizeof stats->codes);
-  *images = stats->counts.images;
+  *counts = stats->counts;
   for (int s = 0; s < STATS_STAGES; s++) {
     stages[s].count = stats->stages[s].count;
     stages[s].sum = stats->stages[s].sum;

@@ -26,6 +26,7 @@ extern const uint64_t stats_bounds[STATS_BOUNDS];
 
 struct stats_counts {
   uint64_t ok, failed, rejected, expired, images;
+  uint64_t shared; /* images that idle workers had a part in */
 };
 
 struct stats_code {
@@ -46,6 +47,7 @@ struct stats_request {
 
 struct stats_image {
   uint64_t decode_ns, preprocess_ns, inference_ns;
+  bool shared; /* idle workers had a part in it */
 };
 
 struct stats_sum {
@@ -76,7 +78,8 @@ double stats_window(int window_seconds, uint64_t now);
  * stages[STATS_STAGES] must have room; it is overwritten. */
 void stats_read(struct stats *stats, int window_seconds, uint64_t now, struct stats_counts *counts, struct histogram *stages);
 /* As above for /metrics: codes[STATS_CODES], stages[STATS_STAGES]; always since the start. */
-void stats_read_metrics(struct stats *stats, struct stats_code *codes, struct stats_stage_metrics *stages, uint64_t *images);
+void stats_read_metrics(struct stats *stats, struct stats_code *codes, struct stats_stage_metrics *stages,
+                        struct stats_counts *counts);
 
 /* As above. */
 void stats_read_totals(struct stats *stats, struct stats_totals *totals);

@@ -42,8 +42,8 @@ struct watchdog {
   pthread_t thread;
   struct peer_list idle, receiving, sending;
   int peers;          /* of any state */
-  uint64_t next_look; /* when closed connections are looked for */
   uint64_t next_ping; /* when the service manager is told that the daemon is alive */
+  uint64_t next_look; /* when closed connections are looked for */
   bool stop, running;
 };
 

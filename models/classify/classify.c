@@ -9,6 +9,8 @@ struct classify_scratch {
   void *arena;     /* the plan's run arena, 64-byte aligned */
   uint8_t *pixels; /* network input */
   float *scores;
+  struct hwgq_team *team; /* borrowed, or NULL */
+  int helpers;            /* of the team; 0 without one */
   size_t arena_bytes, pixel_bytes;
   int score_count;
 };
@@ -25,8 +27,8 @@ static size_t pixel_bytes_of(const struct classifier *classifier) {
   return (size_t)classifier->input.channels * (size_t)classifier->input.height * (size_t)classifier->input.width;
 }
 
-static size_t arena_bytes_of(const struct classifier *classifier) {
-  size_t bytes = hwgq_plan_scratch_bytes(classifier->plan);
+static size_t arena_bytes_of(const struct classifier *classifier, int helpers) {
+  size_t bytes = hwgq_plan_team_scratch_bytes(classifier->plan, helpers);
   if (bytes == 0) bytes = 1;
   return (bytes + ARENA_ALIGNMENT - 1) / ARENA_ALIGNMENT * ARENA_ALIGNMENT;
 }
@@ -83,8 +85,13 @@ size_t classifier_bytes(const struct classifier *classifier) {
   return hwgq_plan_bytes(classifier->plan) + (size_t)classifier->model->file_bytes;
 }
 
-size_t classify_scratch_bytes(const struct classifier *classifier) {
-  return arena_bytes_of(classifier) + pixel_bytes_of(classifier) + (size_t)classifier->class_count * sizeof(float);
+void classify_scratch_set_team(struct classify_scratch *scratch, struct hwgq_team *team, int helpers) {
+  scratch->team = team;
+  scratch->helpers = team ? helpers : 0;
+}
+
+size_t classify_scratch_bytes(const struct classifier *classifier, int helpers) {
+  return arena_bytes_of(classifier, helpers) + pixel_bytes_of(classifier) + (size_t)classifier->class_count * sizeof(float);
 }
 
 enum hwgq_status classify_scratch_create(const struct classifier *classifier, struct classify_scratch **scratch,
@@ -104,7 +111,7 @@ enum hwgq_status classify_scratch_create(const struct classifier *classifier, st
 
 enum hwgq_status classify_scratch_reserve(struct classify_scratch *scratch, const struct classifier *classifier,
                                           struct hwgq_error *error) {
-  size_t arena_bytes = arena_bytes_of(classifier), pixel_bytes = pixel_bytes_of(classifier);
+  size_t arena_bytes = arena_bytes_of(classifier, scratch->helpers), pixel_bytes = pixel_bytes_of(classifier);
   if (arena_bytes > scratch->arena_bytes) {
     void *arena = aligned_alloc(ARENA_ALIGNMENT, arena_bytes);
     if (!arena) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for a run arena of %zu bytes", arena_bytes);
@@ -141,20 +148,14 @@ enum hwgq_status classify_prepare(const struct classifier *classifier, struct cl
                                   size_t length, const struct image_limits *limits, struct classify_result *result,
                                   struct hwgq_error *error) {
   const struct image_limits default_limits = IMAGE_LIMITS_DEFAULT;
-  struct image image = {0};
   *result = (struct classify_result){0};
   enum hwgq_status status = classify_scratch_reserve(scratch, classifier, error);
   if (status) return status;
   uint64_t start = now_ns();
-  status =
-      image_decode(bytes, length, limits ? limits : &default_limits, classifier->shorter_side, &image, &result->image, error);
-  uint64_t decoded = now_ns();
-  result->decode_ns = decoded - start;
+  status = image_prepare(bytes, length, limits ? limits : &default_limits, &classifier->model->preprocess, classifier->input,
+                         scratch->pixels, &result->image, &result->preprocess_ns, error);
+  result->decode_ns = now_ns() - start - result->preprocess_ns;
   if (status) return status;
-  status = image_preprocess(&image, &classifier->model->preprocess, classifier->input, scratch->pixels, error);
-  image_release(&image);
-  if (status) return status;
-  result->preprocess_ns = now_ns() - decoded;
   result->pixels = scratch->pixels;
   return HWGQ_OK;
 }
@@ -162,7 +163,11 @@ enum hwgq_status classify_prepare(const struct classifier *classifier, struct cl
 static void run(const struct classifier *classifier, struct classify_scratch *scratch, const uint8_t *pixels,
                 struct classify_result *result) {
   uint64_t start = now_ns();
-  hwgq_run(classifier->plan, scratch->arena, pixels, scratch->scores);
+  if (scratch->team) {
+    result->helpers = hwgq_run_team(classifier->plan, scratch->arena, pixels, scratch->scores, scratch->team, NULL);
+  } else {
+    hwgq_run(classifier->plan, scratch->arena, pixels, scratch->scores);
+  }
   result->inference_ns = now_ns() - start;
   result->pixels = pixels;
   result->scores = scratch->scores;

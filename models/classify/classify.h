@@ -12,7 +12,7 @@ struct classifier {
   struct hwgq_plan *plan;
   struct hwgq_shape input; /* of the network */
   int class_count;
-  int shorter_side; /* what image_decode may shrink to */
+  int shorter_side; /* that images are resized to */
 };
 
 /* Reads the .hwgq file and makes its plan. cpu: kernel set, as in struct hwgq_plan_options (NULL: HWGQ_CPU, else the best).
@@ -31,22 +31,25 @@ struct classify_scratch;
 /* `classifier` may be NULL: reserve later. */
 enum hwgq_status classify_scratch_create(const struct classifier *classifier, struct classify_scratch **scratch,
                                          struct hwgq_error *error);
+/* From here on the network runs in a team of so many helpers. NULL: by itself. */
+void classify_scratch_set_team(struct classify_scratch *scratch, struct hwgq_team *team, int helpers);
 /* Grows the scratch where this classifier needs more. The functions below call it; afterwards it allocates nothing. */
 enum hwgq_status classify_scratch_reserve(struct classify_scratch *scratch, const struct classifier *classifier,
                                           struct hwgq_error *error);
 void classify_scratch_destroy(struct classify_scratch *scratch);
-/* Bytes that a scratch reserved for this classifier has. */
-size_t classify_scratch_bytes(const struct classifier *classifier);
+/* Bytes that a scratch reserved for this classifier has, with a team of so many helpers (0: none). */
+size_t classify_scratch_bytes(const struct classifier *classifier, int helpers);
 
 struct classify_result {
   const uint8_t *pixels;   /* what the network saw: HWC, 8 bits, in the network's channel order; in the scratch */
   const float *scores;     /* [class_count] probabilities, in the scratch: valid until its next use */
   struct image_info image; /* also after a failure, as far as the header was understood */
   uint64_t decode_ns, preprocess_ns, inference_ns; /* CLOCK_MONOTONIC */
+  int helpers;                                     /* that had a part in it */
 };
 
 /* Decodes and preprocesses only: fills pixels, image, decode_ns and preprocess_ns. limits: NULL for IMAGE_LIMITS_DEFAULT.
- * Errors are those of image_decode and image_preprocess. */
+ * Errors are those of image_prepare. Decoding and preprocessing alternate: their times are sums, also after a failure. */
 enum hwgq_status classify_prepare(const struct classifier *classifier, struct classify_scratch *scratch, const uint8_t *bytes,
                                   size_t length, const struct image_limits *limits, struct classify_result *result,
                                   struct hwgq_error *error);

@@ -9,7 +9,7 @@
 
 enum { THREADS = 4 };
 
-static struct queue_item *item(uint64_t client, uint64_t model) {
+static struct queue_item *make_item(uint64_t client, uint64_t model) {
   struct queue_item *made = calloc(1, sizeof *made);
   ck_assert_ptr_nonnull(made);
   made->client = client;
@@ -18,10 +18,15 @@ static struct queue_item *item(uint64_t client, uint64_t model) {
 }
 
 static struct queue_item *put(struct queue *queue, uint64_t client, uint64_t model) {
-  struct queue_item *made = item(client, model);
+  struct queue_item *made = make_item(client, model);
   ck_assert(queue_reserve(queue, made));
   queue_push(queue, made, 0, UINT64_MAX);
   return made;
+}
+
+static struct queue_item *pop(struct queue *queue) {
+  struct queue_item *taken;
+  return queue_wait(queue, 0, NULL, NULL, &taken) == QUEUE_ITEM ? taken : NULL;
 }
 
 START_TEST(it_is_bounded_and_in_order) {
@@ -35,14 +40,14 @@ START_TEST(it_is_bounded_and_in_order) {
   queue_push(&queue, &items[1], 2, 101);
   ck_assert_uint_eq(queue_depth(&queue), 2);
   ck_assert(!queue_reserve(&queue, &items[2]));
-  ck_assert_ptr_eq(queue_pop(&queue), &items[0]);
+  ck_assert_ptr_eq(pop(&queue), &items[0]);
   ck_assert(queue_reserve(&queue, &items[2]));
   queue_push(&queue, &items[2], 3, 102);
-  ck_assert_ptr_eq(queue_pop(&queue), &items[1]);
-  ck_assert_ptr_eq(queue_pop(&queue), &items[2]);
+  ck_assert_ptr_eq(pop(&queue), &items[1]);
+  ck_assert_ptr_eq(pop(&queue), &items[2]);
   queue_close(&queue);
   ck_assert(!queue_reserve(&queue, &items[0]));
-  ck_assert_ptr_null(queue_pop(&queue));
+  ck_assert_ptr_null(pop(&queue));
   queue_destroy(&queue);
 }
 END_TEST
@@ -87,7 +92,7 @@ START_TEST(clients_and_networks_take_turns) {
   put(&queue, 3, 9);
   put(&queue, 3, 8);
   for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
-    struct queue_item *taken = queue_pop(&queue);
+    struct queue_item *taken = pop(&queue);
     ck_assert_msg(taken->client == expected[i][0] && taken->model == expected[i][1], "%zu: client %d, network %d", i,
                   (int)taken->client, (int)taken->model);
     free(taken);
@@ -99,22 +104,22 @@ END_TEST
 
 START_TEST(one_client_cannot_take_all_places) {
   struct queue queue;
-  struct queue_item *refused = item(1, 0), *other = item(2, 0);
+  struct queue_item *refused = make_item(1, 0), *other = make_item(2, 0);
   size_t taken = 0;
   ck_assert(queue_init(&queue, 100));
   while (queue_reserve(&queue, refused)) {
     queue_push(&queue, refused, 0, UINT64_MAX);
-    refused = item(1, 0);
+    refused = make_item(1, 0);
     taken++;
   }
   ck_assert_uint_eq(taken, 80);
   ck_assert(queue_reserve(&queue, other));
   queue_push(&queue, other, 0, UINT64_MAX);
   ck_assert(!queue_reserve(&queue, refused));
-  for (size_t i = 0; i <= taken; i++) free(queue_pop(&queue));
+  for (size_t i = 0; i <= taken; i++) free(pop(&queue));
   ck_assert(queue_reserve(&queue, refused)); /* all places are free again */
   queue_push(&queue, refused, 0, UINT64_MAX);
-  free(queue_pop(&queue));
+  free(pop(&queue));
   queue_destroy(&queue);
 }
 END_TEST
@@ -131,7 +136,7 @@ START_TEST(nothing_gets_lost_or_mixed_up) {
     int what = rand() % 20;
     now += (uint64_t)(rand() % 1000) * 1000;
     if (what < 11) {
-      struct queue_item *made = item((uint64_t)(rand() % CLIENTS), (uint64_t)(rand() % MODELS));
+      struct queue_item *made = make_item((uint64_t)(rand() % CLIENTS), (uint64_t)(rand() % MODELS));
       bool room = queue_reserve(&queue, made);
       ck_assert_int_eq(room, waiting[made->client] < QUEUE_SHARE * (CAPACITY - all));
       if (room) {
@@ -143,7 +148,7 @@ START_TEST(nothing_gets_lost_or_mixed_up) {
         free(made);
       }
     } else if (what < 19 && all) {
-      struct queue_item *taken = queue_pop(&queue);
+      struct queue_item *taken = pop(&queue);
       ck_assert_ptr_null(taken->next);
       waiting[taken->client]--;
       all--;
@@ -163,7 +168,7 @@ START_TEST(nothing_gets_lost_or_mixed_up) {
   }
   ck_assert_uint_gt(refused, 100);
   queue_close(&queue);
-  for (struct queue_item *rest; (rest = queue_pop(&queue)); all--) free(rest);
+  for (struct queue_item *rest; (rest = pop(&queue)); all--) free(rest);
   ck_assert_uint_eq(all, 0);
   queue_destroy(&queue);
 }
@@ -179,13 +184,13 @@ START_TEST(it_tells_how_long_it_takes) {
   ck_assert_uint_eq(queue_drain_time(&queue, clock_now()), 0); /* nothing has been measured */
   uint64_t start = clock_now();
   for (int i = 0; i < ITEMS / 2; i++) {
-    free(queue_pop(&queue));
+    free(pop(&queue));
     nanosleep(&pause, NULL);
   }
   uint64_t passed = clock_now() - start, wait = queue_drain_time(&queue, clock_now());
   ck_assert_msg(wait > passed / 3 && wait < passed * 3, "half took %.1f ms, the other half is to take %.1f ms",
                 (double)passed / 1e6, (double)wait / 1e6);
-  while (queue_depth(&queue)) free(queue_pop(&queue));
+  while (queue_depth(&queue)) free(pop(&queue));
   ck_assert_uint_eq(queue_drain_time(&queue, clock_now()), 0);
   queue_destroy(&queue);
 }
@@ -193,7 +198,7 @@ END_TEST
 
 static void *pop_all(void *argument) {
   uintptr_t count = 0;
-  while (queue_pop(argument)) count++;
+  while (pop(argument)) count++;
   return (void *)count;
 }
 
@@ -223,6 +228,78 @@ START_TEST(nothing_is_lost_between_threads) {
 }
 END_TEST
 
+struct caller {
+  struct queue queue;
+  atomic_int calls, items;
+};
+
+static void *count_events(void *argument) {
+  struct caller *caller = argument;
+  struct queue_item *item;
+  for (;;) {
+    switch (queue_wait(&caller->queue, 0, NULL, NULL, &item)) {
+    case QUEUE_ITEM:
+      atomic_fetch_add(&caller->items, 1);
+      break;
+    case QUEUE_CALL:
+      atomic_fetch_add(&caller->calls, 1);
+      break;
+    case QUEUE_CLOSED:
+      return NULL;
+    }
+  }
+}
+
+static bool say_yes(void *context) {
+  ++*(int *)context;
+  return true;
+}
+
+static void until_idle(const struct caller *caller, int count) {
+  while (atomic_load(&caller->queue.idle) < count) sched_yield();
+}
+
+/* A call reaches one thread that sleeps, never one that does not, and none is lost. */
+START_TEST(calls_wake_sleepers) {
+  enum { CALLS = 2000 };
+  static struct caller caller;
+  static struct queue_item items[CALLS];
+  struct queue_item *item;
+  pthread_t threads[THREADS];
+  int asked = 0;
+  ck_assert(queue_init(&caller.queue, CALLS));
+  queue_call(&caller.queue); /* nobody sleeps */
+  ck_assert_int_eq(queue_wait(&caller.queue, 0, say_yes, &asked, &item), QUEUE_CALL);
+  ck_assert_int_eq(asked, 1);
+  ck_assert_int_eq(atomic_load(&caller.queue.idle), 0);
+  const uint64_t idle_at = clock_now() + 20 * CLOCK_MS; /* not before */
+  ck_assert_int_eq(queue_wait(&caller.queue, idle_at, say_yes, &asked, &item), QUEUE_CALL);
+  ck_assert_uint_ge(clock_now(), idle_at);
+  for (int i = 0; i < THREADS; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, count_events, &caller), 0);
+  for (int i = 0; i < CALLS; i++) {
+    until_idle(&caller, THREADS);
+    const int before = atomic_load(&caller.calls);
+    queue_call(&caller.queue);
+    while (atomic_load(&caller.calls) == before) sched_yield();
+  }
+  until_idle(&caller, THREADS);
+  ck_assert_int_eq(atomic_load(&caller.calls), CALLS);
+  ck_assert_int_eq(atomic_load(&caller.items), 0);
+  for (int i = 0; i < CALLS; i++) { /* calls and items at the same time */
+    items[i].client = (uint64_t)i;
+    ck_assert(queue_reserve(&caller.queue, &items[i]));
+    queue_push(&caller.queue, &items[i], 0, UINT64_MAX);
+    queue_call(&caller.queue);
+  }
+  until_idle(&caller, THREADS);
+  ck_assert_int_eq(atomic_load(&caller.items), CALLS);
+  ck_assert_int_eq(caller.queue.called, 0);
+  queue_close(&caller.queue);
+  for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+  queue_destroy(&caller.queue);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("server_queue");
   TCase *tests = tcase_create("queue");
@@ -234,6 +311,7 @@ int main(void) {
   tcase_add_test(tests, nothing_gets_lost_or_mixed_up);
   tcase_add_test(tests, it_tells_how_long_it_takes);
   tcase_add_test(tests, nothing_is_lost_between_threads);
+  tcase_add_test(tests, calls_wake_sleepers);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);

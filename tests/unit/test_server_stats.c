@@ -75,7 +75,7 @@ static struct histogram stages[STATS_STAGES];
 START_TEST(sums_tell_success_from_failure) {
   struct stats *stats = stats_create();
   struct stats_totals totals;
-  const struct stats_image images[2] = {{1000, 200, 3000}, {1500, 250, 3500}};
+  const struct stats_image images[2] = {{1000, 200, 3000, false}, {1500, 250, 3500, true}};
   const int codes[] = {200, 422, 200, 503, 499};
   uint64_t now = 77 * CLOCK_SECOND;
   stats_read_totals(stats, &totals);
@@ -106,9 +106,10 @@ START_TEST(requests_are_counted_by_what_became_of_them) {
   struct stats_counts counts;
   struct stats_code codes[STATS_CODES];
   struct stats_stage_metrics metrics[STATS_STAGES];
-  const struct stats_image images[2] = {{1000, 2000, 3000}, {1500, 2500, 3500}};
+  const struct stats_image images[2] = {{1000, 2000, 3000, true}, {1500, 2500, 3500, false}};
   const int sent[] = {200, 200, 415, 422, 503, 504, 499};
-  uint64_t images_total, now = 1000 * CLOCK_SECOND;
+  struct stats_counts metric_counts;
+  uint64_t now = 1000 * CLOCK_SECOND;
   for (size_t i = 0; i < sizeof sent / sizeof sent[0]; i++) {
     struct stats_request request = {
         .code = sent[i], .has_queue = true, .has_total = true, .queue_ns = 10000, .total_ns = 30000};
@@ -120,19 +121,21 @@ START_TEST(requests_are_counted_by_what_became_of_them) {
   ck_assert_uint_eq(counts.rejected, 1);
   ck_assert_uint_eq(counts.expired, 1);
   ck_assert_uint_eq(counts.images, 4);
+  ck_assert_uint_eq(counts.shared, 2);
   ck_assert_uint_eq(stages[STATS_DECODE].count, 4);
   ck_assert_uint_eq(stages[STATS_DECODE].min, 1000);
   ck_assert_uint_eq(stages[STATS_INFERENCE].max, 3500);
   ck_assert_uint_eq(stages[STATS_TOTAL].count, 7);
   /* /metrics tells the same */
-  stats_read_metrics(stats, codes, metrics, &images_total);
+  stats_read_metrics(stats, codes, metrics, &metric_counts);
   uint64_t total = 0;
   for (int i = 0; i < STATS_CODES && codes[i].code; i++) {
     total += codes[i].count;
     if (codes[i].code == 200) ck_assert_uint_eq(codes[i].count, 2);
   }
   ck_assert_uint_eq(total, 7);
-  ck_assert_uint_eq(images_total, 4);
+  ck_assert_uint_eq(metric_counts.images, 4);
+  ck_assert_uint_eq(metric_counts.shared, 2);
   for (int s = 0; s < STATS_STAGES; s++) {
     ck_assert_uint_eq(metrics[s].count, stages[s].count);
     ck_assert_uint_eq(metrics[s].sum, stages[s].sum);
@@ -187,7 +190,7 @@ END_TEST
 enum { THREADS = 4, EACH = 20000 };
 
 static void *record_many(void *argument) {
-  const struct stats_image image = {100, 200, 300};
+  const struct stats_image image = {100, 200, 300, false};
   for (int i = 0; i < EACH; i++) {
     struct stats_request request = {.code = 200, .has_queue = true, .has_total = true, .queue_ns = 5, .total_ns = 7};
     stats_record(argument, &request, &image, 1, clock_now());
