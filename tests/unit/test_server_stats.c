@@ -75,7 +75,7 @@ static struct histogram stages[STATS_STAGES];
 START_TEST(sums_tell_success_from_failure) {
   struct stats *stats = stats_create();
   struct stats_totals totals;
-  const struct stats_image images[2] = {{1000, 200, 3000}, {1500, 250, 3500}};
+  const struct stats_image images[2] = {{1000, 200, 3000, false}, {1500, 250, 3500, true}};
   const int codes[] = {200, 422, 200, 503, 499};
   uint64_t now = 77 * CLOCK_SECOND;
   stats_read_totals(stats, &totals);
