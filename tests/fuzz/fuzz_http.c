@@ -84,6 +84,8 @@ static const char *check(const uint8_t *bytes, size_t length, bool *accepted) {
   if (received == 0) return NULL;
   if (strncmp(reply, "HTTP/1.", 7) != 0) return "a reply that is no HTTP";
   for (const char *status = reply; (status = strstr(status, "HTTP/1.1 5")); status++) {
+    /* Bodies, which end with a line feed, may quote the request, but no line feeds of it. */
+    if (status > reply && status[-1] != '\n') continue;
     /* 503 queue, 504 deadline; 505 is libmicrohttpd's answer to another HTTP version */
     if (status[11] != '3' && status[11] != '4' && status[11] != '5') return "a status of 500";
   }
