@@ -11,14 +11,13 @@ struct conv_run {
   const struct hwgq_plan *plan;
   const struct plan_stage *stage;
   const struct plan_conv *conv;
-  const struct plan_tensor *input, *output;
+  const struct plan_frame *frame;
+  const struct plan_tensor *input;
   const void *input_data;
-  void *output_data;
   void *accumulators, *pooled; /* of the epilogue's type */
   int32_t *plane;              /* thermometer input: accumulators of one plane */
   int32_t *corrections;        /* [pass][group][output pixel] */
   uint32_t *bits;
-  const float *residual; /* data of the second input, or NULL */
   const uint32_t *codes; /* forms with codes: [input pixel][hwgq_code_elements] */
   size_t block_bytes;    /* of a block's accumulators */
   bool real;             /* thermometer input: one pass per plane, added up in double */
@@ -232,8 +231,8 @@ static void compute_rows(const struct conv_run *run, int block, int begin, int e
 
 static void finish(const struct conv_run *run, int block, const void *accumulators, int lines, int first_line) {
   const size_t width = (size_t)run->conv->final.width;
-  run_epilogue(run->plan, &run->stage->epilogue, block, accumulators, HWGQ_LANES, (size_t)lines * width, run->output,
-               run->output_data, (size_t)first_line * width, run->bits, run->residual);
+  run_epilogue(run->plan, run->frame, &run->stage->epilogue, block, accumulators, HWGQ_LANES, (size_t)lines * width,
+               (size_t)first_line * width, run->bits);
 }
 
 static void *accumulators_of(const struct conv_run *run, int part) {
@@ -333,15 +332,13 @@ void run_conv(const struct hwgq_plan *plan, const struct plan_stage *stage, cons
       .stage = stage,
       .conv = &stage->conv,
       .input = &plan->tensors[stage->inputs[0]],
-      .output = &plan->tensors[stage->output],
+      .frame = frame,
       .input_data = plan_data(plan, frame, stage->inputs[0]),
-      .output_data = plan_data(plan, frame, stage->output),
       .accumulators = temporary(plan, stage, frame, TEMP_ACCUMULATORS),
       .pooled = temporary(plan, stage, frame, TEMP_POOLED),
       .plane = temporary(plan, stage, frame, TEMP_PLANE),
       .corrections = temporary(plan, stage, frame, TEMP_CORRECTIONS),
       .bits = temporary(plan, stage, frame, TEMP_BITS),
-      .residual = stage->epilogue.residual ? plan_data(plan, frame, stage->inputs[1]) : NULL,
       .real = stage->epilogue.type == PLAN_F64,
       .element = stage->epilogue.type == PLAN_F64 ? sizeof(double) : sizeof(float),
   };
@@ -349,7 +346,6 @@ void run_conv(const struct hwgq_plan *plan, const struct plan_stage *stage, cons
   run.block_bytes = (size_t)conv->band_lines * (size_t)conv->out.width * HWGQ_LANES * run.element;
   if (conv->binary) make_corrections(&run, temporary(plan, stage, frame, TEMP_SUMS));
   if (conv->tables) run.codes = encode(conv, run.input, run.input_data, temporary(plan, stage, frame, TEMP_CODES));
-  if (stage->epilogue.pack && stage->epilogue.unaligned) memset(run.output_data, 0, run.output->bytes);
   for (int block = 0; block < conv->block_count; block += plan_span(conv, block)) {
     if (conv->pooled) {
       pooled_blocks(&run, block);
@@ -360,17 +356,16 @@ void run_conv(const struct hwgq_plan *plan, const struct plan_stage *stage, cons
 }
 
 void run_linear(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
-  const struct plan_tensor *output = &plan->tensors[stage->output];
   float *accumulators = temporary(plan, stage, frame, TEMP_ACCUMULATORS);
   const struct hwgq_linear_job job = {.input = plan_data(plan, frame, stage->inputs[0]),
                                       .inputs = stage->linear.inputs,
                                       .weight_step = stage->linear.weight_step,
                                       .weights = stage->linear.weights,
-                                      .outputs = (size_t)output->shape.channels,
+                                      .outputs = stage->linear.outputs,
                                       .output = accumulators};
   plan->kernels->linear(&job);
   for (int block = 0; block < stage->epilogue.block_count; block++) {
-    run_epilogue(plan, &stage->epilogue, block, accumulators + stage->epilogue.blocks[block].channel, HWGQ_LANES, 1, output,
-                 plan_data(plan, frame, stage->output), 0, NULL, NULL);
+    run_epilogue(plan, frame, &stage->epilogue, block, accumulators + stage->epilogue.blocks[block].channel, HWGQ_LANES, 1, 0,
+                 temporary(plan, stage, frame, TEMP_BITS));
   }
 }

@@ -28,10 +28,13 @@ void hwgq_affine_f64(const struct hwgq_affine_job *job) {
         const double *factors = job->factors + (size_t)s * 2 * HWGQ_LANES;
         x = factors[lane] * x + factors[HWGQ_LANES + lane];
         if (job->relu >> s & 1) x = x > 0 ? x : 0;
+        if (job->round >> s & 1) x = (double)(float)x;
       }
-      const double y = (double)(float)x; /* rounded before it is added */
+      float y = (float)x;
       const float *residual = job->residual ? job->residual + i * job->residual_step : NULL;
-      output[lane] = residual ? (float)(job->scale * y + job->residual_scale * (double)residual[lane]) : (float)y;
+      if (residual) y = (float)(job->scale * (double)y + job->residual_scale * (double)residual[lane]);
+      if (residual && job->residual_relu) y = y > 0 ? y : 0;
+      output[lane] = y;
     }
   }
 }

@@ -87,20 +87,22 @@ struct hwgq_pack_job {
   size_t output_step;
 };
 
-/* y = a * x + b in double (two roundings), then max(y, 0) where bit s of relu is set, for each step s; the last y is rounded to
- * float32. With a residual r, scale * y + residual_scale * r in double, rounded to float32, takes the place of y. */
+/* y = a * x + b in double (two roundings), for each step s; then max(y, 0) where bit s of relu is set, then rounding to float32
+ * where bit s of round is set. The last y is rounded to float32. With a residual r, scale * y + residual_scale * r in double,
+ * rounded to float32, takes the place of y, and then max(y, 0) with residual_relu. The output may be the residual. */
 struct hwgq_affine_job {
   const void *accumulators;
   size_t accumulator_step, pixels;
   const double *factors; /* [steps][2][HWGQ_LANES]: a, then b */
   int steps;
-  uint32_t relu;
+  uint32_t relu, round;
   int lanes; /* valid ones: 1 to HWGQ_LANES; others are neither read nor written */
   float *output;
   size_t output_step;
   const float *residual; /* NULL for none */
   size_t residual_step;
   double scale, residual_scale;
+  bool residual_relu;
 };
 
 /* output = sum over inputs of coefficient * input, in double from 0, in order; rounded to float32. */
@@ -119,6 +121,30 @@ struct hwgq_pool_job {
   int lines, columns; /* valid lines of the window; pixels in a line */
   int output_columns, kernel, stride, pad;
   void *output; /* [output_columns][HWGQ_LANES] */
+};
+
+/* The largest levels of the packed pixels of a window, 32 channels at a time. digits: planes are binary digits of levels; else
+ * each plane is compared by itself. Bits of `reversed` are inverted before and after, so that the smallest level counts there.
+ */
+struct hwgq_max_job {
+  const uint32_t *input;
+  size_t row_step, column_step; /* uint32 */
+  int rows, columns;            /* of the window: 1 or more */
+  size_t words;
+  int planes;
+  bool digits;
+  const uint32_t *reversed; /* [words][planes], NULL for none */
+  uint32_t *output;         /* [words][planes] */
+};
+
+/* Sum in double over a window of float pixels, row by row, divided by `divisor` and rounded to float32. */
+struct hwgq_average_job {
+  const float *input;
+  size_t row_step, column_step; /* floats */
+  int rows, columns;
+  size_t channels;
+  double divisor;
+  float *output;
 };
 
 /* Matrix times vector in float32: 16 partial sums over i % 16 by fused multiply-add, i rising, then halves are added: 8, 4,
@@ -143,6 +169,8 @@ struct hwgq_kernels {
   void (*add)(const struct hwgq_add_job *job);
   void (*pool_i32)(const struct hwgq_pool_job *job);
   void (*pool_f32)(const struct hwgq_pool_job *job);
+  void (*max)(const struct hwgq_max_job *job);
+  void (*average)(const struct hwgq_average_job *job);
   void (*linear)(const struct hwgq_linear_job *job);
 };
 
@@ -178,6 +206,8 @@ void hwgq_code_arrange(const struct hwgq_bconv_form *form, const uint32_t *bits,
   void hwgq_add_##isa(const struct hwgq_add_job *job);                                                                         \
   void hwgq_pool_i32_##isa(const struct hwgq_pool_job *job);                                                                   \
   void hwgq_pool_f32_##isa(const struct hwgq_pool_job *job);                                                                   \
+  void hwgq_max_##isa(const struct hwgq_max_job *job);                                                                         \
+  void hwgq_average_##isa(const struct hwgq_average_job *job);                                                                 \
   void hwgq_linear_##isa(const struct hwgq_linear_job *job)
 
 /* The same for accumulators in double, on every CPU. */
