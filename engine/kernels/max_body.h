@@ -18,45 +18,47 @@ static inline __attribute__((always_inline)) void or_words(const struct hwgq_max
 }
 
 /* The larger of two levels of two bits, for 32 channels: bits 0 to 31 are their low digits, 32 to 63 their high ones. A level's
- * bits count where its high digit is not the smaller one. */
-static inline uint64_t max_pair(uint64_t a, uint64_t b) {
-  const uint64_t upper = 0xffffffff00000000u;
-  const uint64_t a_high = (a & upper) | a >> 32, b_high = (b & upper) | b >> 32;
-  return (a & (a_high | ~b_high)) | (b & (b_high | ~a_high));
-}
+ * bits count where its high digit is not the smaller one. b takes the result; a_high, b_high: high digits in both halves. */
+#define MAX_PAIR(a, b, a_high, b_high) ((b) = ((a) & ((a_high) | ~(b_high))) | ((b) & ((b_high) | ~(a_high))))
+#define HIGH(x) (((x) >> 32) | ((x) >> 32 << 32))
 
-static inline __attribute__((always_inline)) void max_pairs(const struct hwgq_max_job *job, size_t first, const size_t count) {
-  uint64_t best[8] = {0}, reversed[8] = {0}, pixel[8];
-  if (job->reversed) memcpy(reversed, job->reversed + 2 * first, count * sizeof *reversed);
+/* Four words at once, as the vectors that compilers have everywhere. */
+typedef uint64_t four_pairs __attribute__((vector_size(32)));
+
+static inline void max_four_pairs(const struct hwgq_max_job *job, size_t word) {
+  four_pairs best = {0}, reversed = {0}, pixel;
+  if (job->reversed) memcpy(&reversed, job->reversed + 2 * word, sizeof reversed);
   for (int y = 0; y < job->rows; y++) {
-    const uint32_t *from = job->input + (size_t)y * job->row_step + 2 * first;
+    const uint32_t *from = job->input + (size_t)y * job->row_step + 2 * word;
     for (int x = 0; x < job->columns; x++, from += job->column_step) {
-      memcpy(pixel, from, count * sizeof *pixel);
-      for (size_t i = 0; i < count; i++) best[i] = max_pair(best[i], pixel[i] ^ reversed[i]);
+      memcpy(&pixel, from, sizeof pixel);
+      pixel ^= reversed;
+      const four_pairs pixel_high = HIGH(pixel), best_high = HIGH(best);
+      MAX_PAIR(pixel, best, pixel_high, best_high);
     }
   }
-  for (size_t i = 0; i < count; i++) best[i] ^= reversed[i];
-  memcpy(job->output + 2 * first, best, count * sizeof *best);
+  best ^= reversed;
+  memcpy(job->output + 2 * word, &best, sizeof best);
 }
 
 /* Any number of binary digits: compared from the highest down. */
-static void max_digits(const struct hwgq_max_job *job, size_t word) {
+static inline __attribute__((always_inline)) void max_digits(const struct hwgq_max_job *job, size_t word, const int planes) {
   uint32_t best[HWGQ_MAX_PLANES] = {0};
-  const size_t at = word * (size_t)job->planes;
+  const size_t at = word * (size_t)planes;
   const uint32_t *reversed = job->reversed ? job->reversed + at : NULL;
   for (int y = 0; y < job->rows; y++) {
     const uint32_t *from = job->input + (size_t)y * job->row_step + at;
     for (int x = 0; x < job->columns; x++, from += job->column_step) {
       uint32_t greater = 0, equal = UINT32_MAX;
-      for (int p = job->planes - 1; p >= 0; p--) {
+      for (int p = planes - 1; p >= 0; p--) {
         const uint32_t a = from[p] ^ (reversed ? reversed[p] : 0);
         greater |= equal & a & ~best[p];
         equal &= ~(a ^ best[p]);
       }
-      for (int p = 0; p < job->planes; p++) best[p] ^= (from[p] ^ (reversed ? reversed[p] : 0) ^ best[p]) & greater;
+      for (int p = 0; p < planes; p++) best[p] ^= (from[p] ^ (reversed ? reversed[p] : 0) ^ best[p]) & greater;
     }
   }
-  for (int p = 0; p < job->planes; p++) job->output[at + (size_t)p] = best[p] ^ (reversed ? reversed[p] : 0);
+  for (int p = 0; p < planes; p++) job->output[at + (size_t)p] = best[p] ^ (reversed ? reversed[p] : 0);
 }
 
 void MAX_NAME(const struct hwgq_max_job *job) {
@@ -66,10 +68,9 @@ void MAX_NAME(const struct hwgq_max_job *job) {
     for (; i + 16 <= count; i += 16) or_words(job, i, 16);
     for (; i < count; i++) or_words(job, i, 1);
   } else if (job->planes == 2) {
-    for (; i + 8 <= job->words; i += 8) max_pairs(job, i, 8);
-    for (; i + 4 <= job->words; i += 4) max_pairs(job, i, 4);
-    for (; i < job->words; i++) max_pairs(job, i, 1);
+    for (; i + 4 <= job->words; i += 4) max_four_pairs(job, i);
+    for (; i < job->words; i++) max_digits(job, i, 2);
   } else {
-    for (; i < job->words; i++) max_digits(job, i);
+    for (; i < job->words; i++) max_digits(job, i, job->planes);
   }
 }
