@@ -164,10 +164,12 @@ static void add_plane(const struct conv_run *run, const struct rectangle *r, dou
   const size_t width = (size_t)run->conv->out.width;
   for (int y = 0; y < r->lines; y++) {
     const size_t start = ((r->row + (size_t)y) * width + (size_t)r->column->start) * HWGQ_LANES;
-    const int32_t *from = run->plane + start;
-    double *to = (double *)run->accumulators + start;
-    const size_t count = (size_t)r->column->count * HWGQ_LANES;
-    for (size_t i = 0; i < count; i++) to[i] = (first ? 0 : to[i]) + factor * from[i];
+    const struct hwgq_accumulate_job job = {.accumulators = run->plane + start,
+                                            .factor = factor,
+                                            .first = first,
+                                            .count = (size_t)r->column->count * HWGQ_LANES,
+                                            .sums = (double *)run->accumulators + start};
+    run->plan->kernels->accumulate(&job);
   }
 }
 
@@ -271,7 +273,7 @@ static void pool_row(const struct conv_run *run, const void *accumulators, int y
     run->plan->kernels->pool_f32(&job);
     break;
   case PLAN_F64:
-    hwgq_pool_f64(&job);
+    run->plan->kernels->pool_f64(&job);
     break;
   }
 }

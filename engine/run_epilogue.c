@@ -10,7 +10,7 @@ static void pack(const struct hwgq_plan *plan, enum plan_type type, const struct
     plan->kernels->pack_f32(job);
     break;
   case PLAN_F64:
-    hwgq_pack_f64(job);
+    plan->kernels->pack_f64(job);
     break;
   }
 }
@@ -78,7 +78,7 @@ static void affine(const struct hwgq_plan *plan, enum plan_type type, const stru
     plan->kernels->affine_f32(job);
     break;
   case PLAN_F64:
-    hwgq_affine_f64(job);
+    plan->kernels->affine_f64(job);
     break;
   }
 }

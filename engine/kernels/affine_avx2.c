@@ -61,4 +61,19 @@ void hwgq_affine_f32_avx2(const struct hwgq_affine_job *given) {
     }
   }
 }
+
+void hwgq_affine_f64_avx2(const struct hwgq_affine_job *given) {
+  const struct hwgq_affine_job copy = *given, *job = &copy;
+  const double *accumulators = job->accumulators;
+  float *output = job->output;
+  for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
+    for (int lane = 0; lane < job->lanes; lane += 4) {
+      const __m128i mask = lane_mask(job, lane);
+      const __m256d x = _mm256_maskload_pd(accumulators + lane, _mm256_cvtepi32_epi64(mask));
+      __m128 y = affine(job, x, lane);
+      if (job->residual) y = add_residual(job, y, i, lane, mask);
+      _mm_maskstore_ps(output + lane, mask, y);
+    }
+  }
+}
 #endif

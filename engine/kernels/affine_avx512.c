@@ -7,6 +7,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+enum type { I32, F32, F64 };
 enum residual { NONE, PLAIN, SCALED };
 
 /* One step that only multiplies and adds, the common case, has its factors in registers. */
@@ -45,11 +46,13 @@ INLINE __m512 add_residual(const struct hwgq_affine_job *job, __m512 y, __m512 r
 
 /* Sixteen lanes of one pixel, from `lane` on. */
 INLINE __m512 sixteen(const struct hwgq_affine_job *job, const void *accumulators, __mmask16 mask, int lane,
-                      const struct factors *f, const bool integers, const bool single) {
+                      const struct factors *f, const enum type type, const bool single) {
   __m256 y[2];
   for (int half = 0; half < 2; half++) {
     __m512d x;
-    if (integers) {
+    if (type == F64) {
+      x = _mm512_maskz_loadu_pd((__mmask8)(mask >> 8 * half), (const double *)accumulators + lane + 8 * half);
+    } else if (type == I32) {
       const __m512i all = _mm512_maskz_loadu_epi32(mask, (const int32_t *)accumulators + lane);
       x = _mm512_cvtepi32_pd(half ? _mm512_extracti32x8_epi32(all, 1) : _mm512_castsi512_si256(all));
     } else {
@@ -62,9 +65,10 @@ INLINE __m512 sixteen(const struct hwgq_affine_job *job, const void *accumulator
   return halves(y[0], y[1]);
 }
 
-INLINE void affine(const struct hwgq_affine_job *given, const bool integers, const bool single, const enum residual residual) {
+INLINE void affine(const struct hwgq_affine_job *given, const enum type type, const bool single, const enum residual residual) {
   const struct hwgq_affine_job copy = *given, *job = &copy; /* stores to the output cannot change it */
   const uint32_t valid = job->lanes == 32 ? UINT32_MAX : (1u << job->lanes) - 1;
+  const size_t element = type == F64 ? sizeof(double) : sizeof(float);
   const char *accumulators = job->accumulators;
   struct factors f;
   for (int i = 0; single && i < 4; i++) {
@@ -73,11 +77,11 @@ INLINE void affine(const struct hwgq_affine_job *given, const bool integers, con
   }
   float *output = job->output;
   const float *other = job->residual;
-  for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step * sizeof(float)) {
+  for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step * element) {
     for (int lane = 0; lane < HWGQ_LANES; lane += 16) {
       const __mmask16 mask = (__mmask16)(valid >> lane);
       if (!mask) break;
-      __m512 y = sixteen(job, accumulators, mask, lane, &f, integers, single);
+      __m512 y = sixteen(job, accumulators, mask, lane, &f, type, single);
       if (residual != NONE) {
         y = add_residual(job, y, _mm512_maskz_loadu_ps(mask, other + lane), residual);
         if (job->residual_relu) y = _mm512_max_ps(y, _mm512_setzero_ps());
@@ -89,26 +93,30 @@ INLINE void affine(const struct hwgq_affine_job *given, const bool integers, con
   }
 }
 
-INLINE void choose(const struct hwgq_affine_job *job, const bool integers) {
+INLINE void choose(const struct hwgq_affine_job *job, const enum type type) {
   const bool single = job->steps == 1 && !((job->relu | job->round) & 1);
   if (!job->residual) {
     if (single) {
-      affine(job, integers, true, NONE);
+      affine(job, type, true, NONE);
     } else {
-      affine(job, integers, false, NONE);
+      affine(job, type, false, NONE);
     }
   } else if (single && job->scale == 1 && job->residual_scale == 1) {
-    affine(job, integers, true, PLAIN);
+    affine(job, type, true, PLAIN);
   } else {
-    affine(job, integers, false, SCALED);
+    affine(job, type, false, SCALED);
   }
 }
 
 void hwgq_affine_i32_avx512(const struct hwgq_affine_job *job) {
-  choose(job, true);
+  choose(job, I32);
 }
 
 void hwgq_affine_f32_avx512(const struct hwgq_affine_job *job) {
-  choose(job, false);
+  choose(job, F32);
+}
+
+void hwgq_affine_f64_avx512(const struct hwgq_affine_job *job) {
+  choose(job, F64);
 }
 #endif

@@ -35,3 +35,12 @@ void hwgq_affine_f32_scalar(const struct hwgq_affine_job *job) {
     for (size_t lane = 0; lane < (size_t)job->lanes; lane++) pixel(job, lane, (double)accumulators[lane], residual, output);
   }
 }
+
+void hwgq_affine_f64_scalar(const struct hwgq_affine_job *job) {
+  const double *accumulators = job->accumulators;
+  float *output = job->output;
+  for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
+    const float *residual = job->residual ? job->residual + i * job->residual_step : NULL;
+    for (size_t lane = 0; lane < (size_t)job->lanes; lane++) pixel(job, lane, accumulators[lane], residual, output);
+  }
+}

@@ -81,7 +81,7 @@ struct hwgq_pack_job {
   size_t accumulator_step, pixels; /* elements from pixel to pixel */
   const void *thresholds;          /* [levels][HWGQ_LANES] of the accumulators' type */
   int levels, planes;
-  uint32_t negate, valid; /* bit per lane; lanes that are not valid are neither read nor set */
+  uint32_t negate, valid; /* bit per lane; valid lanes are the first ones, others are neither read nor set */
   bool thermometer;
   uint32_t *output; /* planes of this block's word in the first pixel */
   size_t output_step;
@@ -112,6 +112,15 @@ struct hwgq_add_job {
   int input_count;
   size_t count;
   float *output;
+};
+
+/* sums = factor * accumulators, or are increased by that, in double. */
+struct hwgq_accumulate_job {
+  const int32_t *accumulators;
+  double factor;
+  bool first; /* the sums start at 0 */
+  size_t count;
+  double *sums;
 };
 
 /* One row of max pooling over blocks of accumulators. Windows are cut at the borders. */
@@ -164,11 +173,15 @@ struct hwgq_kernels {
   void (*sums)(const struct hwgq_sums_job *job);
   void (*pack_i32)(const struct hwgq_pack_job *job);
   void (*pack_f32)(const struct hwgq_pack_job *job);
+  void (*pack_f64)(const struct hwgq_pack_job *job);
   void (*affine_i32)(const struct hwgq_affine_job *job);
   void (*affine_f32)(const struct hwgq_affine_job *job);
+  void (*affine_f64)(const struct hwgq_affine_job *job);
   void (*add)(const struct hwgq_add_job *job);
+  void (*accumulate)(const struct hwgq_accumulate_job *job);
   void (*pool_i32)(const struct hwgq_pool_job *job);
   void (*pool_f32)(const struct hwgq_pool_job *job);
+  void (*pool_f64)(const struct hwgq_pool_job *job);
   void (*max)(const struct hwgq_max_job *job);
   void (*average)(const struct hwgq_average_job *job);
   void (*linear)(const struct hwgq_linear_job *job);
@@ -201,19 +214,18 @@ void hwgq_code_arrange(const struct hwgq_bconv_form *form, const uint32_t *bits,
   void hwgq_sums_##isa(const struct hwgq_sums_job *job);                                                                       \
   void hwgq_pack_i32_##isa(const struct hwgq_pack_job *job);                                                                   \
   void hwgq_pack_f32_##isa(const struct hwgq_pack_job *job);                                                                   \
+  void hwgq_pack_f64_##isa(const struct hwgq_pack_job *job);                                                                   \
   void hwgq_affine_i32_##isa(const struct hwgq_affine_job *job);                                                               \
   void hwgq_affine_f32_##isa(const struct hwgq_affine_job *job);                                                               \
+  void hwgq_affine_f64_##isa(const struct hwgq_affine_job *job);                                                               \
   void hwgq_add_##isa(const struct hwgq_add_job *job);                                                                         \
+  void hwgq_accumulate_##isa(const struct hwgq_accumulate_job *job);                                                           \
   void hwgq_pool_i32_##isa(const struct hwgq_pool_job *job);                                                                   \
   void hwgq_pool_f32_##isa(const struct hwgq_pool_job *job);                                                                   \
+  void hwgq_pool_f64_##isa(const struct hwgq_pool_job *job);                                                                   \
   void hwgq_max_##isa(const struct hwgq_max_job *job);                                                                         \
   void hwgq_average_##isa(const struct hwgq_average_job *job);                                                                 \
   void hwgq_linear_##isa(const struct hwgq_linear_job *job)
-
-/* The same for accumulators in double, on every CPU. */
-void hwgq_pack_f64(const struct hwgq_pack_job *job);
-void hwgq_affine_f64(const struct hwgq_affine_job *job);
-void hwgq_pool_f64(const struct hwgq_pool_job *job);
 
 HWGQ_DECLARE_KERNELS(scalar);
 HWGQ_DECLARE_KERNELS(avx2);

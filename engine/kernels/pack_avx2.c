@@ -77,7 +77,8 @@ INLINE bool pack_full(const struct hwgq_pack_job *job, const bool integers) {
   }
 }
 
-void hwgq_pack_i32_avx2(const struct hwgq_pack_job *job) {
+void hwgq_pack_i32_avx2(const struct hwgq_pack_job *given) {
+  const struct hwgq_pack_job copy = *given, *job = &copy;
   if (pack_full(job, true)) return;
   const int32_t *accumulators = job->accumulators;
   uint32_t *output = job->output;
@@ -98,7 +99,8 @@ void hwgq_pack_i32_avx2(const struct hwgq_pack_job *job) {
   }
 }
 
-void hwgq_pack_f32_avx2(const struct hwgq_pack_job *job) {
+void hwgq_pack_f32_avx2(const struct hwgq_pack_job *given) {
+  const struct hwgq_pack_job copy = *given, *job = &copy;
   if (pack_full(job, false)) return;
   const float *accumulators = job->accumulators;
   uint32_t *output = job->output;
@@ -115,6 +117,27 @@ void hwgq_pack_f32_avx2(const struct hwgq_pack_job *job) {
       }
       masks[j] = (reached ^ job->negate) & job->valid;
     }
+    hwgq_write_planes(job, masks, output);
+  }
+}
+
+void hwgq_pack_f64_avx2(const struct hwgq_pack_job *given) {
+  const struct hwgq_pack_job copy = *given, *job = &copy;
+  const double *accumulators = job->accumulators;
+  uint32_t *output = job->output;
+  for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
+    uint32_t masks[HWGQ_PACK_MAX_LEVELS] = {0};
+    double lanes[HWGQ_LANES] = {0};
+    if (job->valid != UINT32_MAX) memcpy(lanes, accumulators, (size_t)__builtin_popcount(job->valid) * sizeof *lanes);
+    for (int v = 0; v < 8; v++) {
+      const __m256d x = _mm256_loadu_pd((job->valid == UINT32_MAX ? accumulators : lanes) + 4 * v);
+      const double *thresholds = (const double *)job->thresholds + 4 * v;
+      for (int j = 0; j < job->levels; j++) {
+        const __m256d reached = _mm256_cmp_pd(x, _mm256_loadu_pd(thresholds + j * HWGQ_LANES), _CMP_GE_OQ);
+        masks[j] |= (uint32_t)_mm256_movemask_pd(reached) << (4 * v);
+      }
+    }
+    for (int j = 0; j < job->levels; j++) masks[j] = (masks[j] ^ job->negate) & job->valid;
     hwgq_write_planes(job, masks, output);
   }
 }

@@ -106,7 +106,8 @@ INLINE bool pack_full(const struct hwgq_pack_job *job, const bool integers) {
   }
 }
 
-void hwgq_pack_i32_avx512(const struct hwgq_pack_job *job) {
+void hwgq_pack_i32_avx512(const struct hwgq_pack_job *given) {
+  const struct hwgq_pack_job copy = *given, *job = &copy;
   if (pack_full(job, true)) return;
   const int32_t *accumulators = job->accumulators;
   uint32_t *output = job->output;
@@ -121,7 +122,8 @@ void hwgq_pack_i32_avx512(const struct hwgq_pack_job *job) {
   }
 }
 
-void hwgq_pack_f32_avx512(const struct hwgq_pack_job *job) {
+void hwgq_pack_f32_avx512(const struct hwgq_pack_job *given) {
+  const struct hwgq_pack_job copy = *given, *job = &copy;
   if (pack_full(job, false)) return;
   const float *accumulators = job->accumulators;
   uint32_t *output = job->output;
@@ -132,6 +134,25 @@ void hwgq_pack_f32_avx512(const struct hwgq_pack_job *job) {
     for (int j = 0; j < job->levels; j++) {
       masks[j] = (reached_f32(low, high, (const float *)job->thresholds + (size_t)j * HWGQ_LANES) ^ job->negate) & job->valid;
     }
+    hwgq_write_planes(job, masks, output);
+  }
+}
+
+void hwgq_pack_f64_avx512(const struct hwgq_pack_job *given) {
+  const struct hwgq_pack_job copy = *given, *job = &copy;
+  const double *accumulators = job->accumulators;
+  uint32_t *output = job->output;
+  for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
+    uint32_t masks[HWGQ_PACK_MAX_LEVELS] = {0};
+    for (int v = 0; v < 4; v++) {
+      const __m512d x = _mm512_maskz_loadu_pd((__mmask8)(job->valid >> 8 * v), accumulators + 8 * v);
+      const double *thresholds = (const double *)job->thresholds + 8 * v;
+      for (int j = 0; j < job->levels; j++) {
+        const __mmask8 reached = _mm512_cmp_pd_mask(x, _mm512_loadu_pd(thresholds + j * HWGQ_LANES), _CMP_GE_OQ);
+        masks[j] |= (uint32_t)reached << 8 * v;
+      }
+    }
+    for (int j = 0; j < job->levels; j++) masks[j] = (masks[j] ^ job->negate) & job->valid;
     hwgq_write_planes(job, masks, output);
   }
 }
