@@ -77,8 +77,7 @@ INLINE bool pack_full(const struct hwgq_pack_job *job, const bool integers) {
   }
 }
 
-void hwgq_pack_i32_avx2(const struct hwgq_pack_job *given) {
-  const struct hwgq_pack_job copy = *given, *job = &copy;
+void hwgq_pack_i32_avx2(const struct hwgq_pack_job *job) {
   if (pack_full(job, true)) return;
   const int32_t *accumulators = job->accumulators;
   uint32_t *output = job->output;
@@ -99,8 +98,7 @@ void hwgq_pack_i32_avx2(const struct hwgq_pack_job *given) {
   }
 }
 
-void hwgq_pack_f32_avx2(const struct hwgq_pack_job *given) {
-  const struct hwgq_pack_job copy = *given, *job = &copy;
+void hwgq_pack_f32_avx2(const struct hwgq_pack_job *job) {
   if (pack_full(job, false)) return;
   const float *accumulators = job->accumulators;
   uint32_t *output = job->output;

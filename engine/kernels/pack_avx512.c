@@ -106,54 +106,57 @@ INLINE bool pack_full(const struct hwgq_pack_job *job, const bool integers) {
   }
 }
 
-void hwgq_pack_i32_avx512(const struct hwgq_pack_job *given) {
-  const struct hwgq_pack_job copy = *given, *job = &copy;
-  if (pack_full(job, true)) return;
+INLINE uint32_t reach(const struct hwgq_pack_job *job, __m512i low, __m512i high, int level, const bool integers) {
+  const int32_t *thresholds = (const int32_t *)job->thresholds + level * HWGQ_LANES;
+  return integers ? reached_i32(low, high, thresholds)
+                  : reached_f32(_mm512_castsi512_ps(low), _mm512_castsi512_ps(high), (const float *)thresholds);
+}
+
+/* Any levels. Planes of a thermometer are the masks themselves. */
+INLINE void pack_any(const struct hwgq_pack_job *job, const bool integers) {
+  const __mmask16 valid_low = (__mmask16)job->valid, valid_high = (__mmask16)(job->valid >> 16);
+  const uint32_t negate = job->negate, valid = job->valid;
+  const size_t step = job->accumulator_step, output_step = job->output_step, pixels = job->pixels;
+  const int levels = job->levels;
+  const bool direct = job->thermometer || levels == 1;
   const int32_t *accumulators = job->accumulators;
   uint32_t *output = job->output;
-  for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
-    const __m512i low = _mm512_maskz_loadu_epi32((__mmask16)job->valid, accumulators);
-    const __m512i high = _mm512_maskz_loadu_epi32((__mmask16)(job->valid >> 16), accumulators + 16);
-    uint32_t masks[HWGQ_PACK_MAX_LEVELS];
-    for (int j = 0; j < job->levels; j++) {
-      masks[j] = (reached_i32(low, high, (const int32_t *)job->thresholds + (size_t)j * HWGQ_LANES) ^ job->negate) & job->valid;
-    }
-    hwgq_write_planes(job, masks, output);
+  for (size_t i = 0; i < pixels; i++, accumulators += step, output += output_step) {
+    const __m512i low = _mm512_maskz_loadu_epi32(valid_low, accumulators);
+    const __m512i high = _mm512_maskz_loadu_epi32(valid_high, accumulators + 16);
+    uint32_t masks[HWGQ_PACK_MAX_LEVELS], *to = direct ? output : masks;
+    for (int j = 0; j < levels; j++) to[j] = (reach(job, low, high, j, integers) ^ negate) & valid;
+    if (!direct) hwgq_write_planes(job, masks, output);
   }
 }
 
-void hwgq_pack_f32_avx512(const struct hwgq_pack_job *given) {
-  const struct hwgq_pack_job copy = *given, *job = &copy;
-  if (pack_full(job, false)) return;
-  const float *accumulators = job->accumulators;
-  uint32_t *output = job->output;
-  for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
-    const __m512 low = _mm512_maskz_loadu_ps((__mmask16)job->valid, accumulators);
-    const __m512 high = _mm512_maskz_loadu_ps((__mmask16)(job->valid >> 16), accumulators + 16);
-    uint32_t masks[HWGQ_PACK_MAX_LEVELS];
-    for (int j = 0; j < job->levels; j++) {
-      masks[j] = (reached_f32(low, high, (const float *)job->thresholds + (size_t)j * HWGQ_LANES) ^ job->negate) & job->valid;
-    }
-    hwgq_write_planes(job, masks, output);
-  }
+void hwgq_pack_i32_avx512(const struct hwgq_pack_job *job) {
+  if (!pack_full(job, true)) pack_any(job, true);
 }
 
-void hwgq_pack_f64_avx512(const struct hwgq_pack_job *given) {
-  const struct hwgq_pack_job copy = *given, *job = &copy;
+void hwgq_pack_f32_avx512(const struct hwgq_pack_job *job) {
+  if (!pack_full(job, false)) pack_any(job, false);
+}
+
+void hwgq_pack_f64_avx512(const struct hwgq_pack_job *job) {
+  const uint32_t negate = job->negate, valid = job->valid;
+  const int levels = job->levels;
+  const bool direct = job->thermometer || levels == 1;
   const double *accumulators = job->accumulators;
   uint32_t *output = job->output;
   for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
-    uint32_t masks[HWGQ_PACK_MAX_LEVELS] = {0};
-    for (int v = 0; v < 4; v++) {
-      const __m512d x = _mm512_maskz_loadu_pd((__mmask8)(job->valid >> 8 * v), accumulators + 8 * v);
-      const double *thresholds = (const double *)job->thresholds + 8 * v;
-      for (int j = 0; j < job->levels; j++) {
-        const __mmask8 reached = _mm512_cmp_pd_mask(x, _mm512_loadu_pd(thresholds + j * HWGQ_LANES), _CMP_GE_OQ);
-        masks[j] |= (uint32_t)reached << 8 * v;
+    uint32_t masks[HWGQ_PACK_MAX_LEVELS], *to = direct ? output : masks;
+    __m512d x[4];
+    for (int v = 0; v < 4; v++) x[v] = _mm512_maskz_loadu_pd((__mmask8)(valid >> 8 * v), accumulators + 8 * v);
+    for (int j = 0; j < levels; j++) {
+      const double *thresholds = (const double *)job->thresholds + j * HWGQ_LANES;
+      uint32_t reached = 0;
+      for (int v = 0; v < 4; v++) {
+        reached |= (uint32_t)_mm512_cmp_pd_mask(x[v], _mm512_loadu_pd(thresholds + 8 * v), _CMP_GE_OQ) << 8 * v;
       }
+      to[j] = (reached ^ negate) & valid;
     }
-    for (int j = 0; j < job->levels; j++) masks[j] = (masks[j] ^ job->negate) & job->valid;
-    hwgq_write_planes(job, masks, output);
+    if (!direct) hwgq_write_planes(job, masks, output);
   }
 }
 #endif
