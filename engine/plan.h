@@ -160,8 +160,8 @@ struct plan_linear {
   const float *weights; /* [out][weight_step], inputs in the tensor's order */
 };
 
-enum { PLAN_TEMPORARIES = 7 };
-enum { TEMP_ACCUMULATORS, TEMP_POOLED, TEMP_SUMS, TEMP_CORRECTIONS, TEMP_PLANE, TEMP_BITS, TEMP_CODES };
+enum { PLAN_TEMPORARIES = 8 };
+enum { TEMP_ACCUMULATORS, TEMP_POOLED, TEMP_SUMS, TEMP_CORRECTIONS, TEMP_PLANE, TEMP_BITS, TEMP_CODES, TEMP_POWERS };
 
 struct plan_frame; /* of one run */
 
@@ -267,6 +267,7 @@ int plan_tensor_of(const struct plan_builder *builder, int layer);
 /* The only user of a layer's output, -1 when there are several or none. */
 int plan_only_consumer(const struct plan_builder *builder, int layer);
 enum hwgq_status plan_add_layer_stage(struct plan_builder *builder, int layer, const char *kernel, struct plan_stage **stage);
+enum hwgq_status plan_add_temporary(struct plan_builder *builder, int stage, int which, uint64_t bytes);
 /* The float version of a tensor: itself, or the output of an unpack stage that is made once. */
 enum hwgq_status plan_as_float(struct plan_builder *builder, int layer, int tensor, int *result);
 /* plan_chain.c */

@@ -54,6 +54,15 @@ enum hwgq_status plan_as_float(struct plan_builder *builder, int layer, int tens
   return HWGQ_OK;
 }
 
+enum hwgq_status plan_add_temporary(struct plan_builder *builder, int stage, int which, uint64_t bytes) {
+  int tensor;
+  if (bytes > SIZE_MAX / 2) return plan_out_of_memory(builder);
+  enum hwgq_status status =
+      plan_add_tensor(builder, PLAN_TEMPORARY, (struct hwgq_shape){0, 0, 0}, NULL, (size_t)bytes, &tensor);
+  if (!status) builder->plan->stages[stage].temporaries[which] = tensor;
+  return status;
+}
+
 static bool same_shape(struct hwgq_shape a, struct hwgq_shape b) {
   return a.channels == b.channels && a.height == b.height && a.width == b.width;
 }
@@ -140,6 +149,13 @@ static enum hwgq_status build_max_pool(struct plan_builder *builder, int index) 
                       packed ? run_packed_max_pool : run_max_pool);
 }
 
+static enum hwgq_status build_softmax(struct plan_builder *builder, int index) {
+  const uint64_t count = hwgq_shape_elements(builder->network->layers[index].output);
+  enum hwgq_status status = build_simple(builder, index, "softmax", false, run_softmax);
+  if (status) return status;
+  return plan_add_temporary(builder, builder->plan->stage_count - 1, TEMP_POWERS, count * sizeof(double));
+}
+
 static enum hwgq_status build_layer(struct plan_builder *builder, int index) {
   const struct hwgq_layer *layer = &builder->network->layers[index];
   bool packed;
@@ -164,7 +180,7 @@ static enum hwgq_status build_layer(struct plan_builder *builder, int index) {
   case HWGQ_FLATTEN:
     return build_flatten(builder, index);
   case HWGQ_SOFTMAX:
-    return build_simple(builder, index, "softmax", false, run_softmax);
+    return build_softmax(builder, index);
   case HWGQ_OP_COUNT:
     break;
   }

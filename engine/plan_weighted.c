@@ -22,15 +22,6 @@ static char *kernel_name(struct plan_builder *builder, bool linear, const struct
                            plan->kernels->name);
 }
 
-static enum hwgq_status add_temporary(struct plan_builder *builder, int stage, int which, uint64_t bytes) {
-  int tensor;
-  if (bytes > SIZE_MAX / 2) return plan_out_of_memory(builder);
-  enum hwgq_status status =
-      plan_add_tensor(builder, PLAN_TEMPORARY, (struct hwgq_shape){0, 0, 0}, NULL, (size_t)bytes, &tensor);
-  if (!status) builder->plan->stages[stage].temporaries[which] = tensor;
-  return status;
-}
-
 static enum hwgq_status add_conv_temporaries(struct plan_builder *builder, int index) {
   const struct plan_stage *stage = &builder->plan->stages[index];
   const struct plan_conv *conv = &stage->conv;
@@ -46,18 +37,18 @@ static enum hwgq_status add_conv_temporaries(struct plan_builder *builder, int i
   const uint64_t groups = (uint64_t)conv->group_count;
   const uint64_t planes = unaligned ? (uint64_t)plan_tensor_at(builder, stage->epilogue.levels)->coding.planes : 0;
   const uint64_t span = binary ? (uint64_t)conv->form->span : 1;
-  enum hwgq_status status = add_temporary(builder, index, TEMP_ACCUMULATORS, span * pixels * lanes * element);
-  if (!status && pooled) status = add_temporary(builder, index, TEMP_POOLED, final_pixels * lanes * element);
+  enum hwgq_status status = plan_add_temporary(builder, index, TEMP_ACCUMULATORS, span * pixels * lanes * element);
+  if (!status && pooled) status = plan_add_temporary(builder, index, TEMP_POOLED, final_pixels * lanes * element);
   if (!status && binary && conv->form->code) {
     const uint64_t elements = in_pixels * hwgq_code_elements(conv->form, plan_words(&input));
-    status = add_temporary(builder, index, TEMP_CODES, elements * sizeof(uint32_t));
+    status = plan_add_temporary(builder, index, TEMP_CODES, elements * sizeof(uint32_t));
   }
-  if (!status && binary) status = add_temporary(builder, index, TEMP_SUMS, in_pixels * sizeof(int32_t));
+  if (!status && binary) status = plan_add_temporary(builder, index, TEMP_SUMS, in_pixels * sizeof(int32_t));
   if (!status && binary) {
-    status = add_temporary(builder, index, TEMP_CORRECTIONS, passes * groups * out_pixels * sizeof(int32_t));
+    status = plan_add_temporary(builder, index, TEMP_CORRECTIONS, passes * groups * out_pixels * sizeof(int32_t));
   }
-  if (!status && real) status = add_temporary(builder, index, TEMP_PLANE, pixels * lanes * sizeof(int32_t));
-  if (!status && unaligned) status = add_temporary(builder, index, TEMP_BITS, final_pixels * planes * sizeof(uint32_t));
+  if (!status && real) status = plan_add_temporary(builder, index, TEMP_PLANE, pixels * lanes * sizeof(int32_t));
+  if (!status && unaligned) status = plan_add_temporary(builder, index, TEMP_BITS, final_pixels * planes * sizeof(uint32_t));
   return status;
 }
 
@@ -164,8 +155,9 @@ enum hwgq_status plan_build_weighted(struct plan_builder *builder, int index) {
   const int stage_index = builder->plan->stage_count - 1;
   if (stage->run == run_conv) return add_conv_temporaries(builder, stage_index);
   const struct plan_epilogue epilogue = stage->epilogue;
-  status = add_temporary(builder, stage_index, TEMP_ACCUMULATORS, ((uint64_t)layer->out_channels + HWGQ_LANES) * sizeof(float));
+  status =
+      plan_add_temporary(builder, stage_index, TEMP_ACCUMULATORS, ((uint64_t)layer->out_channels + HWGQ_LANES) * sizeof(float));
   if (status || !epilogue.unaligned) return status;
   const int planes = plan_tensor_at(builder, epilogue.levels)->coding.planes;
-  return add_temporary(builder, stage_index, TEMP_BITS, (uint64_t)planes * sizeof(uint32_t));
+  return plan_add_temporary(builder, stage_index, TEMP_BITS, (uint64_t)planes * sizeof(uint32_t));
 }

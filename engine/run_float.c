@@ -1,8 +1,6 @@
 /* Layers on float tensors (HWC). Sums run in double, in the reference executor's order, and are rounded to float32 once. */
-#include <math.h>
 #include <string.h>
 
-#include "engine/math.h"
 #include "engine/plan.h"
 
 /* A pooling window along one axis: cells begin .. end - 1; the average divides by `divisor` cells. */
@@ -134,7 +132,8 @@ void run_softmax(const struct hwgq_plan *plan, const struct plan_stage *stage, c
   float *output = plan_data(plan, frame, stage->output);
   float highest = input[0];
   for (size_t c = 1; c < count; c++) highest = input[c] > highest ? input[c] : highest;
-  double sum = 0;
-  for (size_t c = 0; c < count; c++) sum += hwgq_exp((double)input[c] - (double)highest);
-  for (size_t c = 0; c < count; c++) output[c] = (float)(hwgq_exp((double)input[c] - (double)highest) / sum);
+  double sum = 0, *powers = plan_data(plan, frame, stage->temporaries[TEMP_POWERS]);
+  plan->kernels->exp(input, count, highest, powers);
+  for (size_t c = 0; c < count; c++) sum += powers[c];
+  for (size_t c = 0; c < count; c++) output[c] = (float)(powers[c] / sum);
 }

@@ -183,6 +183,8 @@ struct hwgq_kernels {
   void (*pool_f32)(const struct hwgq_pool_job *job);
   void (*pool_f64)(const struct hwgq_pool_job *job);
   void (*max)(const struct hwgq_max_job *job);
+  /* output = e^(input - highest) as hwgq_exp gives it; no input is above `highest` */
+  void (*exp)(const float *input, size_t count, float highest, double *output);
   void (*average)(const struct hwgq_average_job *job);
   void (*linear)(const struct hwgq_linear_job *job);
 };
@@ -223,6 +225,7 @@ void hwgq_code_arrange(const struct hwgq_bconv_form *form, const uint32_t *bits,
   void hwgq_pool_i32_##isa(const struct hwgq_pool_job *job);                                                                   \
   void hwgq_pool_f32_##isa(const struct hwgq_pool_job *job);                                                                   \
   void hwgq_pool_f64_##isa(const struct hwgq_pool_job *job);                                                                   \
+  void hwgq_exp_##isa(const float *input, size_t count, float highest, double *output);                                        \
   void hwgq_max_##isa(const struct hwgq_max_job *job);                                                                         \
   void hwgq_average_##isa(const struct hwgq_average_job *job);                                                                 \
   void hwgq_linear_##isa(const struct hwgq_linear_job *job)
