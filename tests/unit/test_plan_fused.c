@@ -134,10 +134,10 @@ END_TEST
 
 /* The same float tensor as input and as residual of a convolution of floats is not overwritten while it is read. */
 START_TEST(float_residual) {
-  struct hwgq_network *network = start(32, 9, 9);
-  add_conv(network, "a", "input", 32, 3, 1, 1);
+  struct hwgq_network *network = start(64, 9, 9); /* the second block of channels reads what the first one must not change */
+  add_conv(network, "a", "input", 64, 3, 1, 1);
   join(network, "sum", HWGQ_ADD, "a", "input");
-  add_conv(network, "b", "sum", 32, 3, 1, 1);
+  add_conv(network, "b", "sum", 64, 3, 1, 1);
   network->layers[2].binary = network->layers[2].has_alpha = false;
   join(network, "sum2", HWGQ_ADD, "b", "sum");
   support_add(network, "relu", HWGQ_RELU, "sum2");
