@@ -102,7 +102,8 @@ static enum hwgq_status add_levels(struct plan_builder *builder, const struct hw
 static enum hwgq_status add_floats(struct plan_builder *builder, const struct plan_ending *ending, bool aligned,
                                    struct plan_epilogue *epilogue) {
   const int uses = builder->consumer_count[ending->last];
-  if (ending->quantize2 && uses == 1) return HWGQ_OK; /* nobody else reads them */
+  /* Nobody else reads them, unless they are to be seen. */
+  if (ending->quantize2 && uses == 1 && !builder->plan->keep_all_layers) return HWGQ_OK;
   enum hwgq_status status =
       plan_add_tensor(builder, PLAN_FLOAT, builder->network->layers[ending->last].output, NULL, 0, &epilogue->floats);
   if (status) return status;
