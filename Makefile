@@ -32,7 +32,7 @@ override LDFLAGS += -pthread -Wl,--as-needed,-z,relro,-z,now
 
 ENGINE_LIBS := -ljansson -lxxhash -lm
 MODELS_LIBS := -ljpeg -larchive -ldl
-SERVER_LIBS := -lmicrohttpd
+SERVER_LIBS := -lmicrohttpd -lseccomp
 
 ENGINE_SRC := $(wildcard engine/*.c engine/kernels/*.c)
 MODELS_SRC := $(filter-out models/tool/%,$(wildcard models/*/*.c))
@@ -80,7 +80,7 @@ test-deps:
 ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
 ifeq ($(ARCH),x86_64)
 $(BUILD)/%_avx2.o: ISA_FLAGS := -mavx2 -mfma -mbmi -mbmi2 -mpopcnt
-$(BUILD)/%_avx512.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vpopcntdq -mavx2 -mfma -mbmi -mbmi2 -mpopcnt \
+$(BUILD)/%_avx512.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vpopcntdq -mavx512vbmi2 -mavx2 -mfma -mbmi -mbmi2 -mpopcnt \
 	-mprefer-vector-width=512
 $(BUILD)/%_avx512vbmi.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vpopcntdq -mavx2 -mfma -mbmi \
 	-mbmi2 -mpopcnt -mprefer-vector-width=512
@@ -176,7 +176,7 @@ install: programs
 	install -m 755 $(BUILD)/hwgqd $(BUILD)/hwgq $(DESTDIR)$(PREFIX)/bin
 	install -m 644 engine/hwgq.h $(DESTDIR)$(PREFIX)/include
 	install -m 644 $(LIBHWGQ) $(DESTDIR)$(PREFIX)/lib
-	install -m 644 config/*.json config/prometheus.yml $(DESTDIR)$(PREFIX)/share/hwgqd/config
+	install -m 644 config/*.json config/prometheus.yml config/hwgqd.service config/hwgqd.socket $(DESTDIR)$(PREFIX)/share/hwgqd/config
 	install -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/hwgqd
 	install -m 644 models/zoo/*.hwgq models/zoo/*.md models/zoo/*.labels $(DESTDIR)$(PREFIX)/share/hwgqd/models/zoo
 

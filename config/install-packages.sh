@@ -1,10 +1,10 @@
 #!/bin/sh
 # Installs the Debian packages that building (and, with `test`, testing) hwgqd needs and that are missing. Does nothing and needs
-# no network or root when all are there.
+# no network or root when all are there. `test` also fetches promtool, for its checks alone.
 #   usage: install-packages.sh GROUP...      groups: build test
 set -eu
 
-build="gcc make pkg-config libc6-dev libmicrohttpd-dev libjansson-dev libjpeg62-turbo-dev libxxhash-dev libarchive-dev libopenblas-dev"
+build="gcc make pkg-config libc6-dev libmicrohttpd-dev libseccomp-dev libjansson-dev libjpeg62-turbo-dev libxxhash-dev libarchive-dev libopenblas-dev"
 test="clang libclang-rt-14-dev clang-format check curl jq python3 dataset-fashion-mnist"
 
 wanted=
@@ -33,21 +33,40 @@ for package in $wanted; do
   *) missing="$missing $package" ;;
   esac
 done
-[ -n "$missing" ] || exit 0
 
-echo "Installing missing Debian packages:$missing"
+# promtool alone, out of the package prometheus, which would start a server when installed.
+fetch_promtool() {
+  tools=$(dirname "$0")/../build/tools
+  if command -v promtool >/dev/null || [ -x "$tools/promtool" ]; then return; fi
+  folder=$(mktemp -d)
+  echo "Fetching promtool (from the Debian package prometheus) into build/tools"
+  if { (cd "$folder" && apt-get download -qq prometheus) || { $sudo apt-get update -qq && (cd "$folder" && apt-get download -qq prometheus); }; } \
+    >/dev/null 2>&1 && dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -x -C "$folder" ./usr/bin/promtool; then
+    mkdir -p "$tools"
+    mv "$folder/usr/bin/promtool" "$tools/promtool"
+  else
+    echo "install-packages.sh: promtool could not be fetched: the checks that need it are skipped" >&2
+  fi
+  rm -rf "$folder"
+}
+
 sudo=
 if [ "$(id -u)" -ne 0 ]; then
-  if ! command -v sudo >/dev/null; then
+  if command -v sudo >/dev/null; then
+    sudo=sudo
+  elif [ -n "$missing" ]; then
     echo "Not root and no sudo here. As root, run:  apt-get install --no-install-recommends$missing" >&2
     exit 1
   fi
-  sudo=sudo
 fi
 export DEBIAN_FRONTEND=noninteractive
-# The lists may be absent or old (fresh containers): try once with what is there, then refresh.
-# shellcheck disable=SC2086
-$sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1 || {
-  $sudo apt-get update -qq
-  $sudo apt-get install -y -qq --no-install-recommends $missing
-}
+if [ -n "$missing" ]; then
+  echo "Installing missing Debian packages:$missing"
+  # The lists may be absent or old (fresh containers): try once with what is there, then refresh.
+  # shellcheck disable=SC2086
+  $sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1 || {
+    $sudo apt-get update -qq
+    $sudo apt-get install -y -qq --no-install-recommends $missing
+  }
+fi
+case " $* " in *" test "*) fetch_promtool ;; esac

@@ -32,21 +32,45 @@ bool hwgq_form_supported(const struct hwgq_bconv_form *form) {
   return form->name != NULL;
 }
 
-/* AMD families from 1Ah (Zen 5) on execute twice as many 512-bit instructions per cycle as Zen 4, but not more table loads:
- * there, population counts win (262-285 multiply-accumulates per cycle against 180-215, 3x3 convolutions of 128 to 512
- * channels). For Zen 4 and Intel's cores the choice rests on stand-alone measurements of such loops, about 150-165 against
- * 230-275; these kernels have not been timed there yet: tests/bench/bench_kernels.c does. */
+#if defined(__x86_64__)
+/* AMD families from 1Ah on: four 512-bit operations per cycle. */
+static bool is_zen5(void) {
+  unsigned eax, ebx, ecx, edx;
+  if (!__builtin_cpu_is("amd") || !__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return false;
+  return (eax >> 8 & 15) + (eax >> 20 & 255) >= 0x1a;
+}
+#endif
+
+/* Zen 5 executes twice as many 512-bit instructions per cycle as Zen 4, but not more table loads: there, population counts win
+ * (262-285 multiply-accumulates per cycle against 180-215, 3x3 convolutions of 128 to 512 channels). For Zen 4 and Intel's
+ * cores the choice rests on stand-alone measurements of such loops, about 150-165 against 230-275; these kernels have not been
+ * timed there yet: tests/bench/bench_kernels.c does. */
 bool hwgq_form_preferred(const struct hwgq_bconv_form *form) {
 #if defined(__x86_64__)
-  if (form->span == 1) return true; /* not AVX-512 look-up */
-  unsigned eax, ebx, ecx, edx;
-  if (!__builtin_cpu_is("amd") || !__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return true;
-  const unsigned family = (eax >> 8 & 15) + (eax >> 20 & 255);
-  return family < 0x1a;
+  return form->span == 1 /* not AVX-512 look-up */ || !is_zen5();
 #else
   (void)form;
   return true;
 #endif
+}
+
+bool hwgq_sliced_supported(const struct hwgq_kernels *kernels) {
+#if defined(__x86_64__)
+  if (kernels->sliced.lanes == 512) return __builtin_cpu_supports("avx512vbmi2");
+#endif
+  return kernels->sliced.lanes > 0;
+}
+
+/* 3x3 convolutions of as many channels in as out, multiply-accumulates per cycle of a core of Zen 5, best form / bit-sliced
+ * with one, two and four pixels per tile: AVX-512 285 / 400, 285 / 270, 265 / 190; AVX2 130 / 190, 125 / 125. For Zen 4 and
+ * Intel's cores stand-alone measurements of such loops say 400-500 for one pixel against 230-275 of the best form. */
+int hwgq_sliced_pixels(const struct hwgq_kernels *kernels) {
+#if defined(__x86_64__)
+  if (kernels->sliced.lanes == 512) return is_zen5() ? 1 : 2;
+  if (kernels->sliced.lanes == 256) return 1;
+#endif
+  (void)kernels;
+  return 2;
 }
 
 const char *hwgq_cpu_best(void) {

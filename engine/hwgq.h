@@ -260,6 +260,38 @@ bool hwgq_cpu_supports(const char *cpu);
 void hwgq_run(const struct hwgq_plan *plan, void *scratch, const uint8_t *pixels, float *scores);
 void hwgq_run_tensor(const struct hwgq_plan *plan, void *scratch, const float *input, float *scores);
 
+/* ---- one image by several threads
+ * --------------------------------------------------------------------------------------------- A team belongs to one thread at
+ * a time, its leader, which runs images with it. Any other thread may help meanwhile, come and go at any time; nobody needs to
+ * help. A leader waits only for work that a helper has begun. The bits of the scores do not depend on who helped. */
+struct hwgq_team;
+enum { HWGQ_MAX_HELPERS = 15 };
+/* The leader calls this before each part of a run that helpers could share, when there is room for more of them: it may wake
+ * threads, and should return at once when there are none to wake. */
+typedef void hwgq_team_wake(void *context);
+
+/* helpers: 1 to HWGQ_MAX_HELPERS at the same time. wake may be NULL. */
+enum hwgq_status hwgq_team_create(int helpers, hwgq_team_wake *wake, void *context, struct hwgq_team **team,
+                                  struct hwgq_error *error);
+/* Nobody may be in hwgq_team_help or call it any more. */
+void hwgq_team_destroy(struct hwgq_team *team);
+/* Scratch memory of hwgq_run_team, for a team of so many helpers. */
+size_t hwgq_plan_team_scratch_bytes(const struct hwgq_plan *plan, int helpers);
+/* As hwgq_run, but it may yield the processor and sleep while it waits for a helper. stage_ns: as in hwgq_run_profiled, or
+ * NULL. Returns how many helpers had a part in it. */
+int hwgq_run_team(const struct hwgq_plan *plan, void *scratch, const uint8_t *pixels, float *scores, struct hwgq_team *team,
+                  uint64_t *stage_ns);
+/* Helps with the image that the team's leader runs. Returns at once when there is none or no room, and otherwise at its end, or
+ * when `leave` (NULL: never) says so, which is asked every few dozen microseconds at least, or when there was nothing to do for
+ * some twenty microseconds. Returns whether it computed anything. */
+bool hwgq_team_help(struct hwgq_team *team, bool (*leave)(void *context), void *context);
+/* Whether there is something to help with right now, and room. A thread that is about to sleep looks once more after it has
+ * said so to `wake` (both sequentially consistent): then no call is lost. */
+bool hwgq_team_open(const struct hwgq_team *team);
+
+/* ---- looking into plans and runs -------------------------------------------------------------------------------------------
+ */
+
 /* A stage is one step of the plan: a layer with the layers that were folded into it. */
 struct hwgq_stage_info {
   const char *name;   /* of the layer that gives the stage its work */

@@ -59,6 +59,7 @@ enum hwgq_status plan_add_stage(struct plan_builder *builder, struct plan_stage 
   (*stage)->second_output = -1;
   (*stage)->epilogue.floats = (*stage)->epilogue.levels = (*stage)->epilogue.residual = -1;
   for (int i = 0; i < PLAN_TEMPORARIES; i++) (*stage)->temporaries[i] = -1;
+  (*stage)->prepare_units = (*stage)->run_units = 1;
   return HWGQ_OK;
 }
 
@@ -87,12 +88,13 @@ static enum hwgq_status choose_kernels(const struct hwgq_plan_options *options, 
 
 /* A form that no kernel set has is an error; one that this set or CPU lacks is not used. */
 static enum hwgq_status check_form(const char *name, struct hwgq_error *error) {
+  if (name && strcmp(name, "sliced") == 0) return HWGQ_OK;
   for (int i = 0; hwgq_kernels_get(i); i++) {
     for (const struct hwgq_bconv_form *form = hwgq_kernels_get(i)->forms; form->name; form++) {
       if (!name || strcmp(name, form->name) == 0) return HWGQ_OK;
     }
   }
-  return hwgq_fail(error, HWGQ_ERROR_INVALID, "form '%.40s' is not known: choose lookup6, lookup4 or popcount", name);
+  return hwgq_fail(error, HWGQ_ERROR_INVALID, "form '%.40s' is not known: choose sliced, lookup6, lookup4 or popcount", name);
 }
 
 /* Pixels become network input values by table. Networks of more than three channels take pixels as they are. */
@@ -139,6 +141,7 @@ static enum hwgq_status fill_plan(struct plan_builder *builder, const struct hwg
   enum hwgq_status status = copy_description(builder);
   if (!status) status = make_pixel_values(builder, preprocess);
   if (!status) status = plan_build(builder);
+  if (!status) plan_set_units(builder->plan);
   if (!status) status = plan_place_buffers(builder);
   return status;
 }
@@ -184,7 +187,7 @@ void hwgq_plan_destroy(struct hwgq_plan *plan) {
 /* ---- description --------------------------------------------------------------------------------------------------------- */
 
 size_t hwgq_plan_scratch_bytes(const struct hwgq_plan *plan) {
-  return plan->scratch_bytes;
+  return plan->shared_bytes + plan->local_bytes;
 }
 
 size_t hwgq_plan_bytes(const struct hwgq_plan *plan) {

@@ -6,8 +6,10 @@
  * plan_concat.c  lets convolutions write their part of a concatenation
  * plan_weighted.c  stages of convolutions and linear layers
  * plan_conv.c   packs the weights of convolutions and linear layers
+ * plan_sliced.c  the same for bit-sliced convolutions
  * plan_epilogue.c  folds what follows an accumulator
  * plan_buffers.c   gives tensors their place
+ * plan_units.c     cuts stages into units that can run at the same time
  * run*.c        execute stages */
 #ifndef HWGQ_PLAN_H
 #define HWGQ_PLAN_H
@@ -39,7 +41,8 @@ struct plan_tensor {
   struct plan_coding coding;
   bool blocked;         /* floats: [block of HWGQ_LANES channels][pixel][channel of the block], not HWC */
   int in_place;         /* takes over the memory of this tensor, -1: has its own */
-  size_t bytes, offset; /* in the scratch memory, 64-byte aligned */
+  size_t bytes, offset; /* in the scratch memory, or when `local` in the participant's own; 64-byte aligned */
+  bool local;           /* a temporary that each participant has for itself */
   int first, last;      /* stages during which it must exist */
 };
 
@@ -121,10 +124,39 @@ struct plan_group {
   const uint32_t *masks; /* binary: [count], the group's channels in each word */
 };
 
+/* Out channels of one group that share a tile shape (plan_sliced.c). */
+struct sliced_part {
+  int group, first_block, block_count; /* blocks of HWGQ_LANES out channels */
+  int blocks;                          /* of the kernel's lanes */
+  int pixel_lanes, pixels;             /* lanes per output pixel (a power of two from 32 on), output pixels of a tile */
+  int tile_height, tile_width;
+  int source_rows, source_columns; /* input pixels that a tile reads */
+  const uint8_t *weights;          /* [blocks][weight_step]: [parts][part_step]: rows [source][channel], a row of zeros */
+  size_t weight_step, part_step;
+  int part_sources; /* of all parts but the last, which may have fewer */
+  uint16_t zero;
+  const uint32_t *thresholds; /* [blocks][sum_planes + 2][levels][lanes / 32], + bound */
+};
+
+/* A bit-sliced convolution. Offsets are into the stage's memory of one run. */
+struct plan_sliced {
+  const struct hwgq_sliced *kernels;
+  int lanes, sum_planes;
+  int32_t bound; /* no sum of levels times +-1 is beyond -bound .. bound */
+  int part_count;
+  struct sliced_part *parts;
+  int tile_rows;               /* the highest tile */
+  int input_rows, output_rows; /* of the rings */
+  int column_units;            /* units that a row of the output is cut into */
+  size_t usual, offsets_step;
+  size_t bytes, offsets, counts, totals, column_totals, window_totals, sources, list, sums, masks, pooled, output;
+};
+
 /* A convolution, or a linear layer as a convolution whose kernel is its whole input. */
 struct plan_conv {
   bool binary;
-  const struct hwgq_bconv_form *form; /* binary */
+  const struct hwgq_bconv_form *form; /* binary, not sliced */
+  struct plan_sliced *sliced;         /* binary, or NULL */
   const uint8_t *tables;              /* of the form's codes, NULL for none */
   struct hwgq_shape in, out;          /* out: before pooling */
   struct plan_window window;
@@ -141,6 +173,8 @@ struct plan_conv {
   struct hwgq_shape final; /* after pooling */
   int band;                /* rows of `final` that are computed at once */
   int band_lines;          /* rows of `out` that this needs at most */
+  int bands;               /* number of bands */
+  int slices;              /* ranges of bands that belong to different units of work */
 };
 
 /* Place of a block in the span that computes it: spans start at every second block of a group when the form's span is 2. */
@@ -154,23 +188,69 @@ static inline int plan_span(const struct plan_conv *conv, int block) {
   return block + 1 < conv->block_count && plan_span_part(conv, block + 1) == 1 ? 2 : 1;
 }
 
+/* Spans of a layer, and the first block of one. */
+static inline int plan_span_count(const struct plan_conv *conv) {
+  const int per_group = conv->block_count / conv->group_count, size = conv->form ? conv->form->span : 1;
+  return (per_group + size - 1) / size * conv->group_count;
+}
+static inline int plan_span_block(const struct plan_conv *conv, int span) {
+  const int per_group = conv->block_count / conv->group_count, size = conv->form ? conv->form->span : 1;
+  const int spans = (per_group + size - 1) / size;
+  return span / spans * per_group + span % spans * size;
+}
+
 /* A float linear layer. */
 struct plan_linear {
   size_t inputs, outputs, weight_step;
   const float *weights; /* [out][weight_step], inputs in the tensor's order */
 };
 
-enum { PLAN_TEMPORARIES = 8 };
-enum { TEMP_ACCUMULATORS, TEMP_POOLED, TEMP_SUMS, TEMP_CORRECTIONS, TEMP_PLANE, TEMP_BITS, TEMP_CODES, TEMP_POWERS };
+enum { PLAN_TEMPORARIES = 9 };
+enum {
+  TEMP_ACCUMULATORS,
+  TEMP_POOLED,
+  TEMP_SUMS,
+  TEMP_CORRECTIONS,
+  TEMP_PLANE,
+  TEMP_BITS,
+  TEMP_CODES,
+  TEMP_SLICED,
+  TEMP_POWERS
+};
+/* Temporaries that carry something from one step to the next, or from one unit to another: one for all participants. Of the
+ * others each participant has its own. */
+#define PLAN_SHARED_TEMPORARIES (1u << TEMP_CORRECTIONS | 1u << TEMP_CODES)
+
+/* ---- steps and units ------------------------------------------------------------------------------------------------------
+ * A stage runs in one or two steps, `prepare` (where there is one) and `run`; a step begins when the one before it is complete.
+ * A step consists of units, numbered from 0. Several participants may run one step at the same time, each some ranges of its
+ * units, in any order; every unit runs exactly once. So a unit
+ *   writes parts of the output and of shared temporaries that no other unit of its step touches (a 32-bit word is the smallest
+ *   part) and reads nothing that another unit of its step writes,
+ *   keeps what it needs meanwhile in local temporaries, whose contents are lost when the call ends,
+ *   gives the same bits whatever ranges the units come in.
+ * A single thread passes all units of a step in one call: what neighbouring units can share (rows of a band, weights in the
+ * cache) is shared within a call. A new kind of stage starts with one unit, which is always right; plan_units.c gives it more.
+ */
 
 struct plan_frame; /* of one run */
+struct plan_stage;
+
+struct plan_units {
+  int begin, end; /* begin .. end - 1, at least one */
+};
+
+typedef void plan_run(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                      struct plan_units units);
 
 struct plan_stage {
   const char *name, *kernel;
   int last_layer;
   uint64_t macs;
   size_t weight_bytes;
-  void (*run)(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+  plan_run *prepare, *run; /* prepare: NULL for none */
+  int prepare_units, run_units;
+  uint64_t cost_ns; /* what the stage takes about, on one fast core: only the order of magnitude counts */
   int input_count;
   int inputs[HWGQ_MAX_INPUTS];
   int output, second_output;         /* tensors; -1: no second one */
@@ -201,18 +281,27 @@ struct hwgq_plan {
   int input_tensor, output_tensor, output_count;
   float (*pixel_values)[256]; /* [input channels]: network input value of each pixel value */
   bool keep_all_layers;
-  size_t scratch_bytes;
+  size_t shared_bytes, local_bytes; /* of scratch memory: of a run, and of each of its participants */
 };
 
-/* One run: its memory and its input (one of the two). */
+/* One run as one of its participants sees it: memory, and the input (one of the two). */
 struct plan_frame {
-  uint8_t *scratch;
+  uint8_t *scratch, *local; /* all participants'; this one's */
   const uint8_t *pixels;
   const float *input;
 };
 
 static inline void *plan_data(const struct hwgq_plan *plan, const struct plan_frame *frame, int tensor) {
-  return frame->scratch + plan->tensors[tensor].offset;
+  return (plan->tensors[tensor].local ? frame->local : frame->scratch) + plan->tensors[tensor].offset;
+}
+
+/* The part of `total` things that a range of a step's `count` units covers when they are dealt out evenly. */
+struct plan_slice {
+  size_t begin, end;
+};
+static inline struct plan_slice plan_slice(size_t total, int count, struct plan_units units) {
+  return (struct plan_slice){(size_t)((uint64_t)total * (uint64_t)units.begin / (uint64_t)count),
+                             (size_t)((uint64_t)total * (uint64_t)units.end / (uint64_t)count)};
 }
 
 /* ---- building ----------------------------------------------------------------------------------------------------------- */
@@ -292,10 +381,33 @@ enum hwgq_status plan_add_part(struct plan_builder *builder, const struct plan_e
 /* plan_weighted.c */
 enum hwgq_status plan_build_weighted(struct plan_builder *builder, int index);
 bool plan_can_pool(const struct plan_builder *builder, int conv, int pool);
-/* plan_conv.c: fills stage->conv or stage->linear from a layer and its input tensor. `flip` [out_channels]: channels whose
- * weights change sign. */
-enum hwgq_status plan_pack_conv(struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *layer,
-                                const struct plan_tensor *input, const struct hwgq_layer *pool, const bool *flip);
+/* What packing a layer's weights needs to know. `flip` [out_channels]: channels whose weights change sign, or NULL. */
+struct plan_packing {
+  const struct plan_conv *conv;
+  const struct hwgq_layer *layer;
+  const bool *flip;
+  size_t fan_in, taps, channels; /* channels of a group's input */
+};
+
+/* plan_conv.c: fills stage->conv, but for the weights, from a layer and its input tensor, and the epilogue's blocks. */
+enum hwgq_status plan_shape_conv(struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *layer,
+                                 const struct plan_tensor *input, const struct hwgq_layer *pool);
+/* The weights. */
+enum hwgq_status plan_pack_conv(struct plan_builder *builder, struct plan_stage *stage, const struct plan_packing *packing,
+                                const struct plan_tensor *input);
+struct plan_packing plan_packing_of(const struct plan_builder *builder, const struct plan_stage *stage,
+                                    const struct hwgq_layer *layer, const bool *flip);
+/* Bits of one block: weights[tap][word of the group][block->lanes], zeroed before; tap_sums [tap][HWGQ_LANES] (or NULL) get the
+ * sums of the +-1 weights. */
+void plan_pack_bits(const struct plan_packing *packing, const struct plan_block *block, uint32_t *weights, int32_t *tap_sums);
+/* Zeroed memory of the plan; an error when the plan becomes too large. */
+enum hwgq_status plan_allocate_weights(struct plan_builder *builder, const struct hwgq_layer *layer, uint64_t bytes,
+                                       void **memory);
+/* plan_sliced.c: whether a shaped and folded convolution will be bit-sliced, and its weights and thresholds. */
+bool plan_choose_sliced(const struct hwgq_plan *plan, const struct hwgq_layer *layer, const struct plan_tensor *input,
+                        const struct plan_conv *conv, const struct plan_epilogue *epilogue);
+enum hwgq_status plan_pack_sliced(struct plan_builder *builder, struct plan_stage *stage, const struct plan_packing *packing,
+                                  const struct plan_tensor *input);
 /* How a binary layer will be computed. */
 const struct hwgq_bconv_form *plan_choose_form(const struct plan_builder *builder, const struct hwgq_layer *layer,
                                                const struct plan_tensor *input);
@@ -311,25 +423,29 @@ enum hwgq_status plan_fold_floats(struct plan_builder *builder, struct plan_epil
                                   const bool *flip);
 enum hwgq_status plan_fold_levels(struct plan_builder *builder, struct plan_epilogue *epilogue, const struct hwgq_chain *chain,
                                   const struct hwgq_layer *quantize, const bool *flip, int32_t bound);
+/* plan_units.c: sets prepare_units, run_units and cost_ns of every stage. */
+void plan_set_units(struct hwgq_plan *plan);
 /* plan_buffers.c */
 enum hwgq_status plan_place_buffers(struct plan_builder *builder);
 
 /* ---- running ------------------------------------------------------------------------------------------------------------ */
 
-void run_input(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
-void run_conv(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
-void run_linear(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
-void run_chain(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
-void run_unpack(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
-void run_max_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
-void run_avg_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
-void run_add(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
-void run_concat(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
-void run_flatten(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
-void run_softmax(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
-void run_packed_max_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
-void run_packed_concat(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
-void run_packed_flatten(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame);
+plan_run run_input;
+plan_run run_conv_prepare; /* binary: corrections, codes */
+plan_run run_conv;
+plan_run run_sliced;
+plan_run run_linear;
+plan_run run_chain;
+plan_run run_unpack;
+plan_run run_max_pool;
+plan_run run_avg_pool;
+plan_run run_add;
+plan_run run_concat;
+plan_run run_flatten;
+plan_run run_softmax;
+plan_run run_packed_max_pool;
+plan_run run_packed_concat;
+plan_run run_packed_flatten;
 
 /* Applies an epilogue to `pixels` pixels of one block, of which the first is pixel `first` of the output. `bits`: memory for
  * unaligned blocks, planes * pixels words. Blocks that share words of the output must come in order, for every pixel. */

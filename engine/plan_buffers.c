@@ -1,5 +1,6 @@
 /* Gives every tensor its place in the scratch memory: largest first, each at the lowest offset where it does not overlap a
- * placed tensor that exists during one of the same stages. */
+ * placed tensor that exists during one of the same stages. Local temporaries have memory of their own, one copy for each
+ * participant of a run. */
 #include <stdlib.h>
 
 #include "engine/plan.h"
@@ -26,7 +27,9 @@ static void set_lifetimes(struct hwgq_plan *plan) {
     use(plan, stage->output, s);
     if (stage->second_output >= 0) use(plan, stage->second_output, s);
     for (int i = 0; i < PLAN_TEMPORARIES; i++) {
-      if (stage->temporaries[i] >= 0) use(plan, stage->temporaries[i], s);
+      if (stage->temporaries[i] < 0) continue;
+      use(plan, stage->temporaries[i], s);
+      plan->tensors[stage->temporaries[i]].local = !(PLAN_SHARED_TEMPORARIES >> i & 1);
     }
   }
   use(plan, plan->output_tensor, plan->stage_count);
@@ -87,21 +90,17 @@ static void insert(struct plan_tensor **placed, size_t count, struct plan_tensor
   placed[i] = tensor;
 }
 
-enum hwgq_status plan_place_buffers(struct plan_builder *builder) {
-  struct hwgq_plan *plan = builder->plan;
-  const size_t count = (size_t)plan->tensor_count;
-  set_lifetimes(plan);
-  share_places(plan);
+/* Places the local tensors, or the others, in memory of their own. `order` and `placed`: room for all tensors. Returns its
+ * bytes, above MAX_SCRATCH_BYTES as soon as they are too many. */
+static uint64_t place(struct hwgq_plan *plan, bool local, struct plan_tensor **order, struct plan_tensor **placed) {
   uint64_t all = 0;
-  size_t placed_count = 0;
-  struct plan_tensor **order = malloc(count * 2 * sizeof *order);
-  if (!order) return plan_out_of_memory(builder);
-  struct plan_tensor **placed = order + count;
-  for (size_t i = 0; i < count; i++) {
+  size_t count = 0, placed_count = 0;
+  for (int i = 0; i < plan->tensor_count; i++) {
     struct plan_tensor *tensor = &plan->tensors[i];
-    if (tensor->bytes > MAX_SCRATCH_BYTES) all = MAX_SCRATCH_BYTES + 1;
+    if (tensor->local != local) continue;
+    if (tensor->bytes > MAX_SCRATCH_BYTES) return MAX_SCRATCH_BYTES + 1;
     tensor->bytes = (tensor->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    order[i] = tensor;
+    order[count++] = tensor;
   }
   qsort(order, count, sizeof *order, by_size);
   for (size_t i = 0; i < count && all <= MAX_SCRATCH_BYTES; i++) {
@@ -110,15 +109,27 @@ enum hwgq_status plan_place_buffers(struct plan_builder *builder) {
     if (order[i]->offset + order[i]->bytes > all) all = order[i]->offset + order[i]->bytes;
     insert(placed, placed_count++, order[i]);
   }
+  return all;
+}
+
+enum hwgq_status plan_place_buffers(struct plan_builder *builder) {
+  struct hwgq_plan *plan = builder->plan;
+  const size_t count = (size_t)plan->tensor_count;
+  set_lifetimes(plan);
+  share_places(plan);
+  struct plan_tensor **order = malloc(count * 2 * sizeof *order);
+  if (!order) return plan_out_of_memory(builder);
+  const uint64_t shared = place(plan, false, order, order + count), local = place(plan, true, order, order + count);
   free(order);
   for (size_t i = 0; i < count; i++) {
     if (plan->tensors[i].in_place >= 0) plan->tensors[i].offset = plan->tensors[plan->tensors[i].in_place].offset;
   }
-  if (all > MAX_SCRATCH_BYTES) {
+  if (shared + local > MAX_SCRATCH_BYTES) {
     return hwgq_fail(builder->error, HWGQ_ERROR_LIMIT,
                      "network '%s' needs more than %llu MB of memory for one image: use a smaller input or fewer channels",
                      builder->network->name, (unsigned long long)(MAX_SCRATCH_BYTES >> 20));
   }
-  plan->scratch_bytes = all > 0 ? (size_t)all : ALIGNMENT;
+  plan->shared_bytes = shared > 0 ? (size_t)shared : ALIGNMENT;
+  plan->local_bytes = (size_t)local;
   return HWGQ_OK;
 }

@@ -70,9 +70,7 @@ static bool same_shape(struct hwgq_shape a, struct hwgq_shape b) {
 /* ---- everything else ---------------------------------------------------------------------------------------------------- */
 
 /* One stage for one layer. Inputs become floats unless `packed` (then the output has the first input's coding). */
-static enum hwgq_status build_simple(struct plan_builder *builder, int index, const char *kernel, bool packed,
-                                     void (*run)(const struct hwgq_plan *, const struct plan_stage *,
-                                                 const struct plan_frame *)) {
+static enum hwgq_status build_simple(struct plan_builder *builder, int index, const char *kernel, bool packed, plan_run *run) {
   const struct hwgq_layer *layer = &builder->network->layers[index];
   int inputs[HWGQ_MAX_INPUTS] = {0}, output;
   for (int i = 0; i < layer->input_count; i++) {

@@ -84,18 +84,18 @@ static enum hwgq_status make_groups(struct plan_builder *builder, struct plan_co
   return HWGQ_OK;
 }
 
-/* How many final rows are computed at once. */
+/* How many final rows are computed at once: as many as their accumulators allow, in bands of nearly equal height. */
 static void choose_band(struct plan_conv *conv) {
   const int lines = BAND_PIXELS / conv->out.width > 1 ? BAND_PIXELS / conv->out.width : 1;
-  if (!conv->pooled) {
-    conv->band = lines < conv->out.height ? lines : conv->out.height;
-    conv->band_lines = conv->band;
-    return;
+  int rows = lines;
+  if (conv->pooled) {
+    const int more = (lines - conv->pool.kernel_height) / conv->pool.stride_height;
+    rows = more > 0 ? more + 1 : 1;
   }
-  const int more = (lines - conv->pool.kernel_height) / conv->pool.stride_height;
-  conv->band = more > 0 ? more + 1 : 1;
-  if (conv->band > conv->final.height) conv->band = conv->final.height;
-  conv->band_lines = (conv->band - 1) * conv->pool.stride_height + conv->pool.kernel_height;
+  conv->bands = (conv->final.height - 1) / rows + 1;
+  conv->band = (conv->final.height - 1) / conv->bands + 1;
+  conv->bands = (conv->final.height - 1) / conv->band + 1;
+  conv->band_lines = conv->pooled ? (conv->band - 1) * conv->pool.stride_height + conv->pool.kernel_height : conv->band;
 }
 
 static enum hwgq_status set_geometry(struct plan_builder *builder, struct plan_conv *conv, const struct hwgq_layer *layer,
@@ -126,15 +126,8 @@ static enum hwgq_status set_geometry(struct plan_builder *builder, struct plan_c
 
 /* ---- weights ------------------------------------------------------------------------------------------------------------ */
 
-struct packing {
-  const struct plan_conv *conv;
-  const struct hwgq_layer *layer;
-  const bool *flip;
-  size_t fan_in, taps, channels; /* channels of a group's input */
-};
-
 /* +1 or -1, or the float weight, of input channel c (within the group) at tap t = row * kernel_width + column. */
-static float weight_at(const struct packing *packing, int out, size_t c, size_t t) {
+static float weight_at(const struct plan_packing *packing, int out, size_t c, size_t t) {
   const struct hwgq_layer *layer = packing->layer;
   const size_t index = c * packing->taps + t;
   float w;
@@ -155,8 +148,8 @@ static uint32_t bits_at(const uint8_t *row, size_t bytes, size_t index, unsigned
 }
 
 /* One lane's words of up to 32 taps from `tap` on, for the channels of one word: 32 channels x taps bits, transposed. */
-static void pack_lane(const struct packing *packing, int out, size_t c, size_t end, unsigned shift, size_t tap, unsigned taps,
-                      uint32_t *words) {
+static void pack_lane(const struct plan_packing *packing, int out, size_t c, size_t end, unsigned shift, size_t tap,
+                      unsigned taps, uint32_t *words) {
   const size_t bytes = (packing->fan_in + 7) / 8;
   const uint8_t *row = packing->layer->weight_bits + (size_t)out * bytes;
   const uint32_t flip = packing->flip && packing->flip[out] ? ~0u : 0;
@@ -172,7 +165,7 @@ static void pack_lane(const struct packing *packing, int out, size_t c, size_t e
   }
 }
 
-static void pack_bits(const struct packing *packing, const struct plan_block *block, uint32_t *weights, int32_t *tap_sums) {
+void plan_pack_bits(const struct plan_packing *packing, const struct plan_block *block, uint32_t *weights, int32_t *tap_sums) {
   const struct plan_group *group = &packing->conv->groups[block->group];
   const size_t begin = (size_t)block->group * packing->channels, lanes = (size_t)block->lanes;
   for (int lane = 0; lane < block->count; lane++) {
@@ -195,7 +188,7 @@ static void pack_bits(const struct packing *packing, const struct plan_block *bl
   }
 }
 
-static void pack_floats(const struct packing *packing, const struct plan_block *block, float *weights) {
+static void pack_floats(const struct plan_packing *packing, const struct plan_block *block, float *weights) {
   const size_t lanes = (size_t)block->lanes;
   for (size_t tap = 0; tap < packing->taps; tap++) {
     for (size_t c = 0; c < packing->channels; c++) {
@@ -263,19 +256,19 @@ static size_t set_weight_offsets(struct plan_conv *conv, size_t taps) {
 }
 
 /* Bits of a block, then code by code. `bits`: memory for one block, zeroed. */
-static void pack_codes(const struct packing *packing, int b, uint32_t *bits, uint32_t *weights, int32_t *tap_sums) {
+static void pack_codes(const struct plan_packing *packing, int b, uint32_t *bits, uint32_t *weights, int32_t *tap_sums) {
   const struct plan_conv *conv = packing->conv;
   const struct plan_block *block = &conv->blocks[b];
   const int words = conv->groups[block->group].count;
   const size_t tap_weights = hwgq_code_units(conv->form, words) * hwgq_code_unit_weights(conv->form);
-  pack_bits(packing, block, bits, tap_sums);
+  plan_pack_bits(packing, block, bits, tap_sums);
   for (size_t tap = 0; tap < packing->taps; tap++) {
     hwgq_code_arrange(conv->form, bits + tap * (size_t)words * HWGQ_LANES, words, plan_span_part(conv, b),
                       (uint8_t *)(weights + block->weights + tap * tap_weights));
   }
 }
 
-static enum hwgq_status pack_weights(struct plan_builder *builder, const struct packing *packing, void *weights,
+static enum hwgq_status pack_weights(struct plan_builder *builder, const struct plan_packing *packing, void *weights,
                                      int32_t *tap_sums) {
   const struct plan_conv *conv = packing->conv;
   size_t words = 0;
@@ -293,7 +286,7 @@ static enum hwgq_status pack_weights(struct plan_builder *builder, const struct 
       memset(bits, 0, block_bits * sizeof *bits);
       pack_codes(packing, b, bits, weights, sums);
     } else if (conv->binary) {
-      pack_bits(packing, block, (uint32_t *)weights + block->weights, sums);
+      plan_pack_bits(packing, block, (uint32_t *)weights + block->weights, sums);
     } else {
       pack_floats(packing, block, (float *)weights + block->weights);
     }
@@ -302,43 +295,61 @@ static enum hwgq_status pack_weights(struct plan_builder *builder, const struct 
   return HWGQ_OK;
 }
 
-enum hwgq_status plan_pack_conv(struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *layer,
-                                const struct plan_tensor *input, const struct hwgq_layer *pool, const bool *flip) {
+enum hwgq_status plan_shape_conv(struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *layer,
+                                 const struct plan_tensor *input, const struct hwgq_layer *pool) {
   struct plan_conv *conv = &stage->conv;
-  struct hwgq_arena *arena = &builder->plan->arena;
   const int groups = layer->op == HWGQ_LINEAR ? 1 : layer->groups;
   conv->binary = input->format == PLAN_PACKED;
   enum hwgq_status status = set_geometry(builder, conv, layer, input, pool);
   if (!status) status = make_groups(builder, conv, groups);
   if (!status) status = plan_make_blocks(builder, layer->out_channels, groups, 0, &conv->blocks, &conv->block_count);
-  if (!status && conv->binary && conv->form->code) status = make_tables(builder, conv);
-  if (status) return status;
-  const size_t taps = (size_t)conv->window.kernel_height * (size_t)conv->window.kernel_width;
-  const size_t elements = set_weight_offsets(conv, taps);
-  const size_t sums = conv->binary && input->coding.sign ? (size_t)conv->block_count * taps * HWGQ_LANES : 0;
+  stage->epilogue.blocks = conv->blocks;
+  stage->epilogue.block_count = conv->block_count;
+  return status;
+}
+
+struct plan_packing plan_packing_of(const struct plan_builder *builder, const struct plan_stage *stage,
+                                    const struct hwgq_layer *layer, const bool *flip) {
+  const struct plan_conv *conv = &stage->conv;
+  return (struct plan_packing){.conv = conv,
+                               .layer = layer,
+                               .flip = flip,
+                               .fan_in = (size_t)hwgq_layer_fan_in(builder->network, layer),
+                               .taps = (size_t)conv->window.kernel_height * (size_t)conv->window.kernel_width,
+                               .channels = (size_t)(conv->in.channels / conv->group_count)};
+}
+
+enum hwgq_status plan_allocate_weights(struct plan_builder *builder, const struct hwgq_layer *layer, uint64_t bytes,
+                                       void **memory) {
+  struct hwgq_arena *arena = &builder->plan->arena;
   /* A file of a few megabytes may describe groups whose packed weights are a thousand times as large. */
-  if ((uint64_t)(elements + sums) * sizeof(uint32_t) + hwgq_arena_bytes(arena) > MAX_PLAN_BYTES) {
+  if (bytes + hwgq_arena_bytes(arena) > MAX_PLAN_BYTES) {
     return hwgq_fail(
         builder->error, HWGQ_ERROR_LIMIT,
         "layer '%s': the packed weights would need more than %llu MB of memory: use fewer groups or a smaller kernel",
         layer->name, (unsigned long long)(MAX_PLAN_BYTES >> 20));
   }
-  void *weights = hwgq_arena_allocate(arena, elements, sizeof(uint32_t));
-  int32_t *tap_sums = NULL;
-  if (sums) {
-    tap_sums = hwgq_arena_allocate(arena, sums, sizeof *tap_sums);
-    if (!tap_sums) return plan_out_of_memory(builder);
+  *memory = hwgq_arena_allocate(arena, (size_t)bytes, 1);
+  return *memory ? HWGQ_OK : plan_out_of_memory(builder);
+}
+
+enum hwgq_status plan_pack_conv(struct plan_builder *builder, struct plan_stage *stage, const struct plan_packing *packing,
+                                const struct plan_tensor *input) {
+  struct plan_conv *conv = &stage->conv;
+  enum hwgq_status status = conv->binary && conv->form->code ? make_tables(builder, conv) : HWGQ_OK;
+  if (status) return status;
+  const size_t elements = set_weight_offsets(conv, packing->taps);
+  const size_t sums = conv->binary && input->coding.sign ? (size_t)conv->block_count * packing->taps * HWGQ_LANES : 0;
+  void *weights, *tap_sums = NULL;
+  status = plan_allocate_weights(builder, packing->layer, (uint64_t)elements * sizeof(uint32_t), &weights);
+  if (!status && sums) {
+    status = plan_allocate_weights(builder, packing->layer, (uint64_t)sums * sizeof(int32_t), &tap_sums);
   }
-  if (!weights) return plan_out_of_memory(builder);
-  const struct packing packing = {
-      conv, layer, flip, (size_t)hwgq_layer_fan_in(builder->network, layer), taps, (size_t)(conv->in.channels / groups)};
-  status = pack_weights(builder, &packing, weights, tap_sums);
+  if (!status) status = pack_weights(builder, packing, weights, tap_sums);
   if (status) return status;
   conv->weights = weights;
   conv->tap_sums = tap_sums;
   stage->weight_bytes = elements * sizeof(uint32_t);
-  stage->epilogue.blocks = conv->blocks;
-  stage->epilogue.block_count = conv->block_count;
   return HWGQ_OK;
 }
 
@@ -352,7 +363,7 @@ enum hwgq_status plan_pack_linear(struct plan_builder *builder, struct plan_stag
   float *weights =
       hwgq_arena_allocate(&builder->plan->arena, (size_t)layer->out_channels * linear->weight_step, sizeof *weights);
   if (!weights) return plan_out_of_memory(builder);
-  const struct packing packing = {.layer = layer, .fan_in = linear->inputs, .taps = pixels, .channels = channels};
+  const struct plan_packing packing = {.layer = layer, .fan_in = linear->inputs, .taps = pixels, .channels = channels};
   for (int out = 0; out < layer->out_channels; out++) {
     float *row = weights + (size_t)out * linear->weight_step;
     for (size_t pixel = 0; pixel < pixels; pixel++) {

@@ -13,12 +13,11 @@ static const char *levels_word(const struct plan_coding *coding, char word[8]) {
   return word;
 }
 
-static char *kernel_name(struct plan_builder *builder, bool linear, const struct hwgq_bconv_form *form,
-                         const struct plan_coding *coding) {
+static char *kernel_name(struct plan_builder *builder, bool linear, const char *form, const struct plan_coding *coding) {
   struct hwgq_plan *plan = builder->plan;
   char word[8];
   if (!form) return hwgq_arena_format(&plan->arena, "%s_%s", linear ? "linear_f32" : "fconv_direct", plan->kernels->name);
-  return hwgq_arena_format(&plan->arena, "%s_%s_%s_%s", linear ? "blinear" : "bconv", levels_word(coding, word), form->name,
+  return hwgq_arena_format(&plan->arena, "%s_%s_%s_%s", linear ? "blinear" : "bconv", levels_word(coding, word), form,
                            plan->kernels->name);
 }
 
@@ -43,7 +42,8 @@ static enum hwgq_status add_conv_temporaries(struct plan_builder *builder, int i
     const uint64_t elements = in_pixels * hwgq_code_elements(conv->form, plan_words(&input));
     status = plan_add_temporary(builder, index, TEMP_CODES, elements * sizeof(uint32_t));
   }
-  if (!status && binary) status = plan_add_temporary(builder, index, TEMP_SUMS, in_pixels * sizeof(int32_t));
+  if (!status && binary)
+    status = plan_add_temporary(builder, index, TEMP_SUMS, (in_pixels + (uint64_t)input.shape.width) * sizeof(int32_t));
   if (!status && binary) {
     status = plan_add_temporary(builder, index, TEMP_CORRECTIONS, passes * groups * out_pixels * sizeof(int32_t));
   }
@@ -77,6 +77,25 @@ struct weighted {
   struct plan_ending ending;
 };
 
+/* Form and weights of a convolution whose geometry and epilogue are known. */
+static enum hwgq_status fill_conv(struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *layer,
+                                  const struct plan_tensor *input, const bool *flip, const char **form) {
+  struct plan_conv *conv = &stage->conv;
+  const struct plan_packing packing = plan_packing_of(builder, stage, layer, flip);
+  if (conv->binary && plan_choose_sliced(builder->plan, layer, input, conv, &stage->epilogue)) {
+    *form = "sliced";
+    stage->run = run_sliced;
+    return plan_pack_sliced(builder, stage, &packing, input);
+  }
+  if (conv->binary) {
+    conv->form = plan_choose_form(builder, layer, input);
+    *form = conv->form->name;
+  }
+  stage->prepare = conv->binary ? run_conv_prepare : NULL;
+  stage->run = run_conv;
+  return plan_pack_conv(builder, stage, &packing, input);
+}
+
 /* Weights, geometry and epilogue of a weighted stage whose tensors are known. */
 static enum hwgq_status fill_weighted(struct plan_builder *builder, struct plan_stage *stage, struct weighted *w) {
   const struct plan_tensor *input = plan_tensor_at(builder, stage->inputs[0]);
@@ -86,19 +105,21 @@ static enum hwgq_status fill_weighted(struct plan_builder *builder, struct plan_
   const bool *flip = NULL;
   enum hwgq_status status = w->pool ? find_flips(builder, &w->before, layer->out_channels, &flip) : HWGQ_OK;
   if (status) return status;
-  if (packed) stage->conv.form = plan_choose_form(builder, layer, input);
-  stage->kernel = kernel_name(builder, linear, stage->conv.form, &input->coding);
-  if (!stage->kernel) return plan_out_of_memory(builder);
   stage->epilogue.type = !packed ? PLAN_F32 : input->coding.thermometer ? PLAN_F64 : PLAN_I32;
   w->ending.chain.unit = packed && !input->coding.thermometer ? input->coding.unit : 1;
   if (linear && !packed) {
     stage->run = run_linear;
     status = plan_pack_linear(builder, stage, layer, input);
   } else {
-    stage->run = run_conv;
-    status = plan_pack_conv(builder, stage, layer, input, w->pool, flip);
+    status = plan_shape_conv(builder, stage, layer, input, w->pool);
   }
-  return status ? status : plan_fold_ending(builder, stage, &w->ending, flip, bound);
+  if (!status) status = plan_fold_ending(builder, stage, &w->ending, flip, bound);
+  if (status) return status;
+  const char *form = NULL;
+  if (!stage->run) status = fill_conv(builder, stage, layer, input, flip, &form);
+  if (status) return status;
+  stage->kernel = kernel_name(builder, linear, form, &input->coding);
+  return stage->kernel ? HWGQ_OK : plan_out_of_memory(builder);
 }
 
 /* A convolution computes all rows of a pooling window before it pools: large windows would need much memory for that. */
@@ -154,6 +175,9 @@ enum hwgq_status plan_build_weighted(struct plan_builder *builder, int index) {
   if (status) return status;
   const int stage_index = builder->plan->stage_count - 1;
   if (stage->run == run_conv) return add_conv_temporaries(builder, stage_index);
+  if (stage->run == run_sliced) {
+    return plan_add_temporary(builder, stage_index, TEMP_SLICED, stage->conv.sliced->bytes);
+  }
   const struct plan_epilogue epilogue = stage->epilogue;
   status =
       plan_add_temporary(builder, stage_index, TEMP_ACCUMULATORS, ((uint64_t)layer->out_channels + HWGQ_LANES) * sizeof(float));

@@ -2,7 +2,7 @@
  *
  * Out channels are computed in blocks of up to 32, so that a block's weights stay in the first-level cache; within a block, in
  * bands of output rows, whose accumulators stay there too until the epilogue has made levels or floats of them. Rows that two
- * pooled bands share are moved, not computed twice. */
+ * pooled bands share are moved, not computed twice, when the same call computes both. */
 #include <string.h>
 
 #include "engine/plan.h"
@@ -29,30 +29,53 @@ struct conv_run {
  * a = 2 * bit - 1: sum(w * a) = 4 * sum(b * bit) - 2 * sum(bit) - sum(w). The sums over a belong to the output pixel and are
  * added as its correction; sum(w) belongs to the channel. */
 
-static void sum_windows(const struct plan_conv *conv, const int32_t *sums, int32_t factor, int32_t *corrections) {
+/* columns[x] = sum over rows of input column x. */
+static void sum_rows(const int32_t *sums, int rows, size_t width, int32_t *columns) {
+  memset(columns, 0, width * sizeof *columns);
+  for (int row = 0; row < rows; row++, sums += width) {
+    for (size_t x = 0; x < width; x++) columns[x] += sums[x];
+  }
+}
+
+/* Output rows begin .. end - 1. `columns`: memory for a row of the input. */
+static void sum_windows(const struct plan_conv *conv, const int32_t *sums, int32_t factor, int32_t *corrections, int begin,
+                        int end, int32_t *columns) {
+  const size_t width = (size_t)conv->in.width, stride = (size_t)conv->window.stride_width;
   for (int i = 0; i < conv->line_segments; i++) {
     const struct plan_segment *line = &conv->lines[i];
-    for (int y = 0; y < line->count; y++) {
-      const int top = line->input + y * conv->window.stride_height;
+    const int first = line->start > begin ? 0 : begin - line->start;
+    const int last = line->start + line->count < end ? line->count : end - line->start;
+    for (int y = first; y < last; y++) {
+      sum_rows(sums + (size_t)(line->input + y * conv->window.stride_height) * width, line->taps, width, columns);
+      int32_t *row = corrections + (size_t)(line->start + y) * (size_t)conv->out.width;
       for (int k = 0; k < conv->column_segments; k++) {
         const struct plan_segment *column = &conv->columns[k];
-        int32_t *out = corrections + (size_t)(line->start + y) * (size_t)conv->out.width + column->start;
-        for (int x = 0; x < column->count; x++) {
-          const int left = column->input + x * conv->window.stride_width;
-          int32_t total = 0;
-          for (int row = 0; row < line->taps; row++) {
-            const int32_t *from = sums + (size_t)(top + row) * (size_t)conv->in.width + left;
-            for (int tap = 0; tap < column->taps; tap++) total += from[tap];
+        int32_t *out = row + column->start;
+        const size_t count = (size_t)column->count;
+        memset(out, 0, count * sizeof *out);
+        for (int tap = 0; tap < column->taps; tap++) {
+          const int32_t *from = columns + column->input + tap;
+          if (stride == 1) {
+            for (size_t x = 0; x < count; x++) out[x] += from[x];
+          } else {
+            for (size_t x = 0; x < count; x++) out[x] += from[x * stride];
           }
-          out[x] = factor * total;
         }
+        for (size_t x = 0; x < count; x++) out[x] *= factor;
       }
     }
   }
 }
 
-static void make_corrections(const struct conv_run *run, int32_t *sums) {
+/* Of output rows begin .. end - 1. sums: one for every input pixel, of which those that these rows see are filled, and a row.
+ */
+static void make_corrections(const struct conv_run *run, int32_t *sums, int begin, int end) {
   const struct plan_conv *conv = run->conv;
+  const struct plan_window *w = &conv->window;
+  const int top = begin * w->stride_height - w->pad_height;
+  const int bottom = (end - 1) * w->stride_height - w->pad_height + w->kernel_height;
+  const int first = top < 0 ? 0 : top, last = bottom < conv->in.height ? bottom : conv->in.height;
+  const size_t start = (size_t)first * (size_t)conv->in.width;
   const struct plan_coding *coding = &run->input->coding;
   const size_t pixel_words = plan_pixel_words(run->input), out_pixels = plan_pixels(conv->out);
   const int passes = run->real ? coding->planes : 1;
@@ -60,17 +83,17 @@ static void make_corrections(const struct conv_run *run, int32_t *sums) {
   for (int pass = 0; pass < passes; pass++) {
     for (int g = 0; g < conv->group_count; g++, corrections += out_pixels) {
       const struct plan_group *group = &conv->groups[g];
-      const struct hwgq_sums_job job = {.input = (const uint32_t *)run->input_data +
+      const struct hwgq_sums_job job = {.input = (const uint32_t *)run->input_data + start * pixel_words +
                                                  (size_t)group->first * (size_t)coding->planes + pass,
-                                        .pixels = plan_pixels(conv->in),
+                                        .pixels = last > first ? (size_t)(last - first) * (size_t)conv->in.width : 0,
                                         .pixel_step = pixel_words,
                                         .words = group->count,
                                         .planes = run->real ? 1 : coding->planes,
                                         .plane_step = coding->planes,
                                         .masks = group->masks,
-                                        .sums = sums};
+                                        .sums = sums + start};
       run->plan->kernels->sums(&job);
-      sum_windows(conv, sums, coding->sign ? -2 : -1, corrections);
+      sum_windows(conv, sums, coding->sign ? -2 : -1, corrections, begin, end, sums + plan_pixels(conv->in));
     }
   }
 }
@@ -241,10 +264,15 @@ static void *accumulators_of(const struct conv_run *run, int part) {
   return (char *)run->accumulators + (size_t)part * run->block_bytes;
 }
 
-static void plain_blocks(const struct conv_run *run, int block) {
+static int band_end(const struct plan_conv *conv, int band) {
+  const int end = (band + 1) * conv->band;
+  return end < conv->final.height ? end : conv->final.height;
+}
+
+static void plain_bands(const struct conv_run *run, int block, struct plan_units bands) {
   const struct plan_conv *conv = run->conv;
-  for (int y = 0; y < conv->out.height; y += conv->band) {
-    const int end = y + conv->band < conv->out.height ? y + conv->band : conv->out.height;
+  for (int band = bands.begin; band < bands.end; band++) {
+    const int y = band * conv->band, end = band_end(conv, band);
     compute_rows(run, block, y, end, 0);
     for (int i = 0; i < plan_span(conv, block); i++) finish(run, block + i, accumulators_of(run, i), end - y, y);
   }
@@ -287,13 +315,13 @@ static void pool_block(const struct conv_run *run, int block, const void *accumu
   finish(run, block, run->pooled, end - y, y);
 }
 
-static void pooled_blocks(const struct conv_run *run, int block) {
+static void pooled_bands(const struct conv_run *run, int block, struct plan_units bands) {
   const struct plan_conv *conv = run->conv;
   const struct plan_window *pool = &conv->pool;
   const size_t line = (size_t)conv->out.width * HWGQ_LANES * run->element;
   int have_begin = 0, have_end = 0; /* rows of the convolution that the band holds */
-  for (int y = 0; y < conv->final.height; y += conv->band) {
-    const int end = y + conv->band < conv->final.height ? y + conv->band : conv->final.height;
+  for (int band = bands.begin; band < bands.end; band++) {
+    const int y = band * conv->band, end = band_end(conv, band);
     const int top = y * pool->stride_height - pool->pad_height;
     const int bottom = (end - 1) * pool->stride_height - pool->pad_height + pool->kernel_height;
     const int begin = top < 0 ? 0 : top, last = bottom < conv->out.height ? bottom : conv->out.height;
@@ -317,22 +345,12 @@ static void *temporary(const struct hwgq_plan *plan, const struct plan_stage *st
   return stage->temporaries[which] < 0 ? NULL : plan_data(plan, frame, stage->temporaries[which]);
 }
 
-static const uint32_t *encode(const struct plan_conv *conv, const struct plan_tensor *input, const void *data,
-                              uint32_t *codes) {
-  const struct hwgq_encode_job job = {.input = data,
-                                      .pixels = plan_pixels(input->shape),
-                                      .words = plan_words(input),
-                                      .planes = input->coding.planes,
-                                      .codes = codes};
-  conv->form->encode(&job);
-  return codes;
-}
-
-void run_conv(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+static struct conv_run start_run(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+  const struct plan_conv *conv = &stage->conv;
   struct conv_run run = {
       .plan = plan,
       .stage = stage,
-      .conv = &stage->conv,
+      .conv = conv,
       .input = &plan->tensors[stage->inputs[0]],
       .frame = frame,
       .input_data = plan_data(plan, frame, stage->inputs[0]),
@@ -340,33 +358,102 @@ void run_conv(const struct hwgq_plan *plan, const struct plan_stage *stage, cons
       .pooled = temporary(plan, stage, frame, TEMP_POOLED),
       .plane = temporary(plan, stage, frame, TEMP_PLANE),
       .corrections = temporary(plan, stage, frame, TEMP_CORRECTIONS),
+      .codes = temporary(plan, stage, frame, TEMP_CODES),
       .bits = temporary(plan, stage, frame, TEMP_BITS),
       .real = stage->epilogue.type == PLAN_F64,
       .element = stage->epilogue.type == PLAN_F64 ? sizeof(double) : sizeof(float),
   };
-  const struct plan_conv *conv = &stage->conv;
   run.block_bytes = (size_t)conv->band_lines * (size_t)conv->out.width * HWGQ_LANES * run.element;
-  if (conv->binary) make_corrections(&run, temporary(plan, stage, frame, TEMP_SUMS));
-  if (conv->tables) run.codes = encode(conv, run.input, run.input_data, temporary(plan, stage, frame, TEMP_CODES));
+  return run;
+}
+
+/* Codes of input pixels begin .. end - 1. */
+static void encode(const struct plan_conv *conv, const struct plan_tensor *input, const void *data, struct plan_slice pixels,
+                   uint32_t *codes) {
+  const int words = plan_words(input);
+  const struct hwgq_encode_job job = {.input = (const uint32_t *)data + pixels.begin * plan_pixel_words(input),
+                                      .pixels = pixels.end - pixels.begin,
+                                      .words = words,
+                                      .planes = input->coding.planes,
+                                      .codes = codes + pixels.begin * hwgq_code_elements(conv->form, words)};
+  conv->form->encode(&job);
+}
+
+void run_conv_prepare(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                      struct plan_units units) {
+  const struct plan_conv *conv = &stage->conv;
+  const struct conv_run run = start_run(plan, stage, frame);
+  const struct plan_slice rows = plan_slice((size_t)conv->out.height, stage->prepare_units, units);
+  if (rows.end > rows.begin) {
+    make_corrections(&run, temporary(plan, stage, frame, TEMP_SUMS), (int)rows.begin, (int)rows.end);
+  }
+  if (conv->tables) {
+    encode(conv, run.input, run.input_data, plan_slice(plan_pixels(conv->in), stage->prepare_units, units),
+           temporary(plan, stage, frame, TEMP_CODES));
+  }
+}
+
+static void run_bands(const struct conv_run *run, int block, struct plan_units bands) {
+  if (run->conv->pooled) {
+    pooled_bands(run, block, bands);
+  } else {
+    plain_bands(run, block, bands);
+  }
+}
+
+/* Whole slices of all blocks. */
+static void run_slices(const struct conv_run *run, struct plan_units slices) {
+  const struct plan_conv *conv = run->conv;
+  const struct plan_slice bands = plan_slice((size_t)conv->bands, conv->slices, slices);
+  const int begin = (int)bands.begin, end = (int)bands.end;
   for (int block = 0; block < conv->block_count; block += plan_span(conv, block)) {
-    if (conv->pooled) {
-      pooled_blocks(&run, block);
+    run_bands(run, block, (struct plan_units){begin, end});
+  }
+}
+
+/* One slice of some spans. */
+static void run_spans(const struct conv_run *run, int slice, struct plan_units spans) {
+  const struct plan_conv *conv = run->conv;
+  const struct plan_slice bands = plan_slice((size_t)conv->bands, conv->slices, (struct plan_units){slice, slice + 1});
+  for (int span = spans.begin; span < spans.end; span++) {
+    run_bands(run, plan_span_block(conv, span), (struct plan_units){(int)bands.begin, (int)bands.end});
+  }
+}
+
+/* A unit is a slice of a span of blocks (or of all blocks), slice by slice: so large layers are cut by rows, and small ones by
+ * channels. */
+void run_conv(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+              struct plan_units units) {
+  const struct conv_run run = start_run(plan, stage, frame);
+  const int spans = stage->run_units / stage->conv.slices; /* units of a slice */
+  while (units.begin < units.end) {
+    const int slice = units.begin / spans, span = units.begin % spans, count = units.end - units.begin;
+    if (span == 0 && count >= spans) {
+      const int whole = count / spans;
+      run_slices(&run, (struct plan_units){slice, slice + whole});
+      units.begin += whole * spans;
     } else {
-      plain_blocks(&run, block);
+      const int end = span + count < spans ? span + count : spans;
+      run_spans(&run, slice, (struct plan_units){span, end});
+      units.begin += end - span;
     }
   }
 }
 
-void run_linear(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+/* A unit is a block, or all of them. */
+void run_linear(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                struct plan_units units) {
+  const struct plan_slice blocks = plan_slice((size_t)stage->epilogue.block_count, stage->run_units, units);
+  const struct plan_block *first = &stage->epilogue.blocks[blocks.begin], *last = &stage->epilogue.blocks[blocks.end - 1];
   float *accumulators = temporary(plan, stage, frame, TEMP_ACCUMULATORS);
   const struct hwgq_linear_job job = {.input = plan_data(plan, frame, stage->inputs[0]),
                                       .inputs = stage->linear.inputs,
                                       .weight_step = stage->linear.weight_step,
-                                      .weights = stage->linear.weights,
-                                      .outputs = stage->linear.outputs,
-                                      .output = accumulators};
+                                      .weights = stage->linear.weights + (size_t)first->channel * stage->linear.weight_step,
+                                      .outputs = (size_t)(last->channel + last->count - first->channel),
+                                      .output = accumulators + first->channel};
   plan->kernels->linear(&job);
-  for (int block = 0; block < stage->epilogue.block_count; block++) {
+  for (int block = (int)blocks.begin; block < (int)blocks.end; block++) {
     run_epilogue(plan, frame, &stage->epilogue, block, accumulators + stage->epilogue.blocks[block].channel, HWGQ_LANES, 1, 0,
                  temporary(plan, stage, frame, TEMP_BITS));
   }

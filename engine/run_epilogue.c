@@ -140,12 +140,14 @@ void run_epilogue(const struct hwgq_plan *plan, const struct plan_frame *frame, 
   }
 }
 
-void run_chain(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_chain(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+               struct plan_units units) {
   const struct plan_tensor *input = &plan->tensors[stage->inputs[0]];
+  const struct plan_slice part = plan_slice(plan_pixels(input->shape), stage->run_units, units);
   const float *data = plan_data(plan, frame, stage->inputs[0]);
   for (int block = 0; block < stage->epilogue.block_count; block++) {
     const size_t channel = (size_t)stage->epilogue.blocks[block].channel;
-    run_epilogue(plan, frame, &stage->epilogue, block, data + plan_float_index(input, 0, channel), plan_float_step(input),
-                 plan_pixels(input->shape), 0, NULL);
+    run_epilogue(plan, frame, &stage->epilogue, block, data + plan_float_index(input, part.begin, channel),
+                 plan_float_step(input), part.end - part.begin, part.begin, NULL);
   }
 }

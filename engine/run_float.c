@@ -35,11 +35,14 @@ static void max_cell(const float *pixels, size_t channels, size_t width, struct 
   }
 }
 
-void run_max_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_max_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                  struct plan_units units) {
   const struct hwgq_shape in = plan->tensors[stage->inputs[0]].shape, out = plan->tensors[stage->output].shape;
   const float *input = plan_data(plan, frame, stage->inputs[0]);
+  const struct plan_slice part = plan_slice((size_t)out.height, stage->run_units, units);
   float *output = plan_data(plan, frame, stage->output);
-  for (int y = 0; y < out.height; y++) {
+  output += part.begin * (size_t)out.width * (size_t)out.channels;
+  for (int y = (int)part.begin; y < (int)part.end; y++) {
     for (int x = 0; x < out.width; x++, output += out.channels) {
       max_cell(input, (size_t)in.channels, (size_t)in.width, row_window(stage, y, in), column_window(stage, x, in), output);
     }
@@ -64,31 +67,38 @@ static void average_cell(const struct hwgq_plan *plan, const struct plan_tensor 
   }
 }
 
-void run_avg_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_avg_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                  struct plan_units units) {
   const struct plan_tensor *input = &plan->tensors[stage->inputs[0]];
   const struct hwgq_shape out = plan->tensors[stage->output].shape;
   const float *data = plan_data(plan, frame, stage->inputs[0]);
+  const struct plan_slice part = plan_slice((size_t)out.height, stage->run_units, units);
   float *output = plan_data(plan, frame, stage->output);
-  for (int y = 0; y < out.height; y++) {
+  output += part.begin * (size_t)out.width * (size_t)out.channels;
+  for (int y = (int)part.begin; y < (int)part.end; y++) {
     for (int x = 0; x < out.width; x++, output += out.channels) {
       average_cell(plan, input, data, row_window(stage, y, input->shape), column_window(stage, x, input->shape), output);
     }
   }
 }
 
-/* Inputs and output of one layout are added at once; else pixel by pixel in the blocks of the blocked ones. */
-void run_add(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+/* Inputs and output of one layout are added in a run, wherever a slice of them begins; else pixel by pixel in the blocks of the
+ * blocked ones. */
+void run_add(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+             struct plan_units units) {
   const struct plan_tensor *output = &plan->tensors[stage->output];
-  const size_t pixels = plan_pixels(output->shape), channels = (size_t)output->shape.channels;
+  const size_t channels = (size_t)output->shape.channels;
+  const struct plan_slice part = plan_slice(plan_pixels(output->shape), stage->run_units, units);
   const float *inputs[HWGQ_MAX_INPUTS];
+  float *to = plan_data(plan, frame, stage->output);
   struct hwgq_add_job job = {.inputs = inputs,
                              .coefficients = stage->coefficients,
                              .input_count = stage->input_count,
-                             .count = pixels * channels,
-                             .output = plan_data(plan, frame, stage->output)};
+                             .count = (part.end - part.begin) * channels,
+                             .output = to + part.begin * channels};
   bool alike = true;
   for (int k = 0; k < stage->input_count; k++) {
-    inputs[k] = plan_data(plan, frame, stage->inputs[k]);
+    inputs[k] = (const float *)plan_data(plan, frame, stage->inputs[k]) + part.begin * channels;
     if (plan->tensors[stage->inputs[k]].blocked != output->blocked) alike = false;
   }
   if (alike) {
@@ -96,37 +106,43 @@ void run_add(const struct hwgq_plan *plan, const struct plan_stage *stage, const
     return;
   }
   job.count = HWGQ_LANES; /* blocked tensors have whole blocks */
-  for (size_t i = 0; i < pixels; i++) {
+  for (size_t i = part.begin; i < part.end; i++) {
     for (size_t c = 0; c < channels; c += HWGQ_LANES) {
       for (int k = 0; k < stage->input_count; k++) {
         const float *data = plan_data(plan, frame, stage->inputs[k]);
         inputs[k] = data + plan_float_index(&plan->tensors[stage->inputs[k]], i, c);
       }
-      job.output = (float *)plan_data(plan, frame, stage->output) + plan_float_index(output, i, c);
+      job.output = to + plan_float_index(output, i, c);
       plan->kernels->add(&job);
     }
   }
 }
 
-void run_concat(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_concat(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                struct plan_units units) {
   const struct plan_tensor *output = &plan->tensors[stage->output];
-  const size_t step = (size_t)output->shape.channels, pixels = plan_pixels(output->shape);
+  const size_t step = (size_t)output->shape.channels;
+  const struct plan_slice part = plan_slice(plan_pixels(output->shape), stage->run_units, units);
   float *to = plan_data(plan, frame, stage->output);
   for (int k = 0; k < stage->input_count; k++) {
     const size_t channels = (size_t)plan->tensors[stage->inputs[k]].shape.channels;
     const float *from = plan_data(plan, frame, stage->inputs[k]);
-    for (size_t i = 0; i < pixels; i++) memcpy(to + i * step, from + i * channels, channels * sizeof *to);
+    for (size_t i = part.begin; i < part.end; i++) memcpy(to + i * step, from + i * channels, channels * sizeof *to);
     to += channels;
   }
 }
 
-void run_flatten(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_flatten(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                 struct plan_units units) {
+  (void)units;
   const struct plan_tensor *input = &plan->tensors[stage->inputs[0]];
   run_unpack_chw(input, plan_data(plan, frame, stage->inputs[0]), 0, input->shape.channels,
                  plan_data(plan, frame, stage->output));
 }
 
-void run_softmax(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_softmax(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                 struct plan_units units) {
+  (void)units;
   const size_t count = (size_t)plan->tensors[stage->output].shape.channels;
   const float *input = plan_data(plan, frame, stage->inputs[0]);
   float *output = plan_data(plan, frame, stage->output);

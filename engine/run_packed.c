@@ -35,12 +35,13 @@ static float value_at(const struct plan_tensor *tensor, const void *data, size_t
   return tensor->coding.values[level_of(&tensor->coding, word, (int)(channel % 32))];
 }
 
-/* Value of channel c at pixel i goes to output[i * pixel_step + c * channel_step], for `channels` channels from a word on. */
-static void unpack(const struct plan_tensor *tensor, const void *data, int channels, size_t pixel_step, size_t channel_step,
-                   float *output) {
-  const size_t pixels = plan_pixels(tensor->shape), pixel_words = plan_pixel_words(tensor);
-  const uint32_t *pixel = data;
-  for (size_t i = 0; i < pixels; i++, pixel += pixel_words) {
+/* Value of channel c at pixel i of the slice goes to output[i * pixel_step + c * channel_step], for `channels` channels from a
+ * word on. */
+static void unpack(const struct plan_tensor *tensor, const void *data, struct plan_slice pixels, int channels,
+                   size_t pixel_step, size_t channel_step, float *output) {
+  const size_t pixel_words = plan_pixel_words(tensor);
+  const uint32_t *pixel = (const uint32_t *)data + pixels.begin * pixel_words;
+  for (size_t i = pixels.begin; i < pixels.end; i++, pixel += pixel_words) {
     for (int c = 0; c < channels; c += 32) {
       const int count = channels - c < 32 ? channels - c : 32;
       unpack_word(&tensor->coding, pixel + (size_t)(c / 32) * (size_t)tensor->coding.planes, count, channel_step,
@@ -49,16 +50,19 @@ static void unpack(const struct plan_tensor *tensor, const void *data, int chann
   }
 }
 
-void run_unpack(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_unpack(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                struct plan_units units) {
   const struct plan_tensor *input = &plan->tensors[stage->inputs[0]];
-  unpack(input, plan_data(plan, frame, stage->inputs[0]), input->shape.channels, (size_t)input->shape.channels, 1,
+  const struct plan_slice part = plan_slice(plan_pixels(input->shape), stage->run_units, units);
+  unpack(input, plan_data(plan, frame, stage->inputs[0]), part, input->shape.channels, (size_t)input->shape.channels, 1,
          plan_data(plan, frame, stage->output));
 }
 
 void run_unpack_chw(const struct plan_tensor *tensor, const void *data, int channel, int channels, float *values) {
   const size_t pixels = plan_pixels(tensor->shape), first = (size_t)channel, count = (size_t)channels;
   if (tensor->format == PLAN_PACKED && channel % 32 == 0) {
-    unpack(tensor, (const uint32_t *)data + first / 32 * (size_t)tensor->coding.planes, channels, 1, pixels, values);
+    unpack(tensor, (const uint32_t *)data + first / 32 * (size_t)tensor->coding.planes, (struct plan_slice){0, pixels},
+           channels, 1, pixels, values);
     return;
   }
   for (size_t i = 0; i < pixels; i++) {
@@ -89,12 +93,15 @@ static void max_pixel(const struct hwgq_plan *plan, const struct plan_stage *sta
   plan->kernels->max(&job);
 }
 
-void run_packed_max_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_packed_max_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                         struct plan_units units) {
   const struct plan_tensor *output = &plan->tensors[stage->output];
   const uint32_t *from = plan_data(plan, frame, stage->inputs[0]);
   uint32_t *to = plan_data(plan, frame, stage->output);
   const struct plan_window *w = &stage->window;
-  for (int y = 0; y < output->shape.height; y++) {
+  const struct plan_slice rows = plan_slice((size_t)output->shape.height, stage->run_units, units);
+  to += rows.begin * (size_t)output->shape.width * plan_pixel_words(output);
+  for (int y = (int)rows.begin; y < (int)rows.end; y++) {
     for (int x = 0; x < output->shape.width; x++, to += plan_pixel_words(output)) {
       max_pixel(plan, stage, from, y * w->stride_height - w->pad_height, x * w->stride_width - w->pad_width, to);
     }
@@ -117,23 +124,27 @@ static void append_channels(const uint32_t *from, int channels, size_t planes, u
   }
 }
 
-void run_packed_concat(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_packed_concat(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                       struct plan_units units) {
   const struct plan_tensor *output = &plan->tensors[stage->output];
-  const size_t planes = (size_t)output->coding.planes, pixels = plan_pixels(output->shape);
+  const size_t planes = (size_t)output->coding.planes;
+  const struct plan_slice part = plan_slice(plan_pixels(output->shape), stage->run_units, units);
   uint32_t *to = plan_data(plan, frame, stage->output);
   size_t at = 0;
-  memset(to, 0, pixels * plan_pixel_words(output) * sizeof *to);
+  memset(to + part.begin * plan_pixel_words(output), 0, (part.end - part.begin) * plan_pixel_words(output) * sizeof *to);
   for (int k = 0; k < stage->input_count; k++) {
     const struct plan_tensor *input = &plan->tensors[stage->inputs[k]];
     const uint32_t *from = plan_data(plan, frame, stage->inputs[k]);
-    for (size_t i = 0; i < pixels; i++) {
+    for (size_t i = part.begin; i < part.end; i++) {
       append_channels(from + i * plan_pixel_words(input), input->shape.channels, planes, to + i * plan_pixel_words(output), at);
     }
     at += (size_t)input->shape.channels;
   }
 }
 
-void run_packed_flatten(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
+void run_packed_flatten(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
+                        struct plan_units units) {
+  (void)units;
   const struct plan_tensor *input = &plan->tensors[stage->inputs[0]], *output = &plan->tensors[stage->output];
   const size_t planes = (size_t)output->coding.planes, pixels = plan_pixels(input->shape);
   const uint32_t *from = plan_data(plan, frame, stage->inputs[0]);

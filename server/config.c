@@ -18,6 +18,8 @@ const struct config_key config_key_table[] = {
     {"default_model", CONFIG_STRING, FIELD(default_model), 0, 0, 0, NULL,
      "the network that POST /classify uses; the first one when not given"},
     {"workers", CONFIG_INTEGER, FIELD(workers), 0, 0, 1024, NULL, "threads that decode and run networks; 0: one per core"},
+    {"idle_workers", CONFIG_CHOICE, FIELD(idle_workers), CONFIG_IDLE_HELP, 0, 0, "help|sleep",
+     "what workers without a request do: help others with their images, or sleep"},
     {"io_threads", CONFIG_INTEGER, FIELD(io_threads), 0, 0, 64, NULL, "threads that talk HTTP; 0: one per two cores"},
     {"queue_capacity", CONFIG_INTEGER, FIELD(queue_capacity), 256, 1, 1000000, NULL,
      "requests that may wait for a worker; more get 503"},
@@ -41,6 +43,8 @@ const struct config_key config_key_table[] = {
      "auto: text on a terminal, JSON otherwise"},
     {"log_level", CONFIG_CHOICE, FIELD(log_level), LOG_INFO, 0, 0, "debug|info|warning|error",
      "debug also logs probes and scrapes"},
+    {"sandbox", CONFIG_CHOICE, FIELD(sandbox), 0, 0, 0, "try|on|off",
+     "Landlock and seccomp after the start: as far as the kernel can, all of it or no start, nothing"},
     {"cpu", CONFIG_STRING, FIELD(cpu), 0, 0, 0, NULL,
      "kernel set: scalar, avx2, avx512, ...; the best that this CPU has when not given"},
     {"port_file", CONFIG_STRING, FIELD(port_file), 0, 0, 0, NULL, "a file to write the port number to once listening"},
@@ -208,8 +212,10 @@ void config_differences(const struct config *a, const struct config *b, struct t
     const struct config_key *key = &config_key_table[i];
     const char *x = (const char *)a + key->offset, *y = (const char *)b + key->offset;
     bool same = true;
-    if (key->kind == CONFIG_MODELS || strcmp(key->name, "default_model") == 0 || strcmp(key->name, "drain_delay_ms") == 0)
+    if (key->kind == CONFIG_MODELS || strcmp(key->name, "default_model") == 0 || strcmp(key->name, "drain_delay_ms") == 0 ||
+        strcmp(key->name, "log_level") == 0) {
       continue;
+    }
     if (key->kind == CONFIG_STRING) {
       const char *s = *(char *const *)x, *t = *(char *const *)y;
       same = s && t ? strcmp(s, t) == 0 : s == t;
@@ -242,5 +248,6 @@ void config_help(struct text *text) {
     if (key->kind == CONFIG_CHOICE) text_printf(text, " (%s)", key->text);
     text_puts(text, "\n");
   }
-  text_puts(text, "\nSignals: SIGTERM finishes what was accepted and ends; SIGHUP reads configuration and networks again.\n");
+  text_puts(text, "\nSignals: SIGTERM finishes what was accepted and ends; SIGHUP reads configuration and networks again;\n"
+                  "SIGUSR1 logs everything (level debug), SIGUSR2 what log_level says.\n");
 }

@@ -25,10 +25,13 @@ struct config {
   int64_t queue_capacity, queue_deadline_ms, request_timeout_ms, idle_timeout_ms, drain_delay_ms;
   int64_t max_body_bytes, max_buffered_bytes, max_pixels, max_images, max_connections;
   int64_t log_format, log_level; /* enum log_format, enum log_level */
+  int64_t idle_workers;          /* enum config_idle */
   char *cpu;                     /* kernel set; NULL: the best this CPU has */
+  int64_t sandbox;               /* enum sandbox_mode */
   char *port_file;               /* NULL, or a file that gets the port number once the daemon listens */
 };
 
+enum config_idle { CONFIG_IDLE_HELP, CONFIG_IDLE_SLEEP };
 enum config_command { CONFIG_RUN, CONFIG_CHECK, CONFIG_VERSION, CONFIG_HELP, CONFIG_HEALTH };
 
 /* Names of the keys, in the order of --help; NULL after the last. */
@@ -49,7 +52,8 @@ enum hwgq_status config_load(int argc, char *const *argv, struct config *config,
 void config_help(struct text *text);
 /* Splits "host:port" or "[host]:port". */
 enum hwgq_status config_split_listen(const char *listen, char *host, size_t host_size, int *port, struct hwgq_error *error);
-/* Keys other than models, default_model and drain_delay_ms that differ, separated by commas: a reload cannot apply those. */
+/* Keys other than models, default_model, drain_delay_ms and log_level that differ, separated by commas: a reload cannot apply
+ * those. */
 void config_differences(const struct config *a, const struct config *b, struct text *text);
 /* Network names: letters, digits, '.', '_', '-', up to CONFIG_MAX_NAME, not starting with a dot. */
 bool config_name_valid(const char *name);

@@ -26,12 +26,13 @@ static int open_socket(const struct addrinfo *address) {
   return -1;
 }
 
-static int port_of(int fd) {
+int http_port(int fd) {
   struct sockaddr_storage address = {0};
   socklen_t size = sizeof address;
   if (getsockname(fd, (struct sockaddr *)&address, &size)) return 0;
   if (address.ss_family == AF_INET) return ntohs(((struct sockaddr_in *)(void *)&address)->sin_port);
-  return ntohs(((struct sockaddr_in6 *)(void *)&address)->sin6_port);
+  if (address.ss_family == AF_INET6) return ntohs(((struct sockaddr_in6 *)(void *)&address)->sin6_port);
+  return 0;
 }
 
 enum hwgq_status http_listen(const char *listen, int *fd, int *port, struct hwgq_error *error) {
@@ -53,7 +54,7 @@ enum hwgq_status http_listen(const char *listen, int *fd, int *port, struct hwgq
                      saved == EADDRINUSE ? " (another program does; choose another port with --listen)" : "");
   }
   *fd = made;
-  *port = port_of(made);
+  *port = http_port(made);
   return HWGQ_OK;
 }
 
@@ -61,6 +62,7 @@ bool http_is_loopback(int fd) {
   struct sockaddr_storage address = {0};
   socklen_t size = sizeof address;
   if (getsockname(fd, (struct sockaddr *)&address, &size)) return false;
+  if (address.ss_family == AF_UNIX) return true;
   if (address.ss_family == AF_INET) {
     return ntohl(((struct sockaddr_in *)(void *)&address)->sin_addr.s_addr) >> 24 == 127;
   }
@@ -70,7 +72,7 @@ bool http_is_loopback(int fd) {
 static void on_message(void *closure, const char *format, va_list arguments) {
   const struct server *server = closure;
   struct text text = {0};
-  if (server->log.level > LOG_DEBUG) return;
+  if (atomic_load(&server->log.level) > LOG_DEBUG) return;
   text_puts(&text, "libmicrohttpd: ");
   text_vprintf(&text, format, arguments);
   if (!text.failed) {
@@ -84,7 +86,10 @@ static void on_connection(void *closure, struct MHD_Connection *connection, void
                           enum MHD_ConnectionNotificationCode what) {
   struct server *server = closure;
   if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
-    watchdog_remove(&server->watchdog, *socket_context);
+    struct peer *peer = *socket_context;
+    /* A request that libmicrohttpd gave up before it had called on_access gets no on_completed. */
+    if (peer && peer->request) request_finish(peer->request, MHD_REQUEST_TERMINATED_CLIENT_ABORT);
+    watchdog_remove(&server->watchdog, peer);
     *socket_context = NULL;
     return;
   }
@@ -101,11 +106,11 @@ static enum MHD_Result on_access(void *closure, struct MHD_Connection *connectio
   struct request *request = *context;
   (void)closure;
   (void)connection;
-  (void)version;
   if (!request) return MHD_NO;
+  if (request->reply.status == 414 && atomic_load(&request->phase) == REQUEST_SENT) return MHD_NO; /* refuse_arguments */
   switch (atomic_load(&request->phase)) {
   case REQUEST_NEW:
-    return request_begin(request, path, method);
+    return request_begin(request, path, method, version);
   case REQUEST_RECEIVING:
     if (*size) {
       size_t length = *size;
@@ -133,14 +138,14 @@ enum hwgq_status http_start(struct server *server, int fd, struct MHD_Daemon **d
   int64_t patience =
       config->idle_timeout_ms > config->request_timeout_ms ? config->idle_timeout_ms : config->request_timeout_ms;
   unsigned threads = (unsigned)server->io_threads;
-  unsigned connections = (unsigned)config->max_connections < threads ? threads : (unsigned)config->max_connections;
+  unsigned connections = (unsigned)server->max_connections < threads ? threads : (unsigned)server->max_connections;
   struct MHD_OptionItem options[] = {
       {MHD_OPTION_LISTEN_SOCKET, fd, NULL},
       {MHD_OPTION_CONNECTION_LIMIT, (intptr_t)connections, NULL},
       {MHD_OPTION_CONNECTION_MEMORY_LIMIT, HTTP_CONNECTION_MEMORY, NULL},
       /* The watchdog is quicker; this is for the case that its thread is held up. */
       {MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)(patience / 1000 + 5), NULL},
-      {MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
+      {MHD_OPTION_STRICT_FOR_CLIENT, 0, NULL},
       {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
       /* a pool of one is not a pool */
       {threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, (intptr_t)threads, NULL},
@@ -173,9 +178,13 @@ static void refuse_handshakes(int fd) {
   setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
 }
 
-void http_stop_accepting(struct MHD_Daemon *daemon, int fd) {
+void http_stop_accepting(struct MHD_Daemon *daemon, int fd, bool shared) {
   /* On a loaded machine the I/O threads may take a while: three seconds at most, but no longer than the queue needs. */
   enum { TRIES = 600, QUIET = 4, PAUSE_MS = 5 };
+  if (shared) {
+    MHD_quiesce_daemon(daemon);
+    return;
+  }
   refuse_handshakes(fd);
   for (int tries = 0, quiet = 0; tries < TRIES && quiet < QUIET; tries++) {
     struct pollfd poll_fd = {.fd = fd, .events = POLLIN};

@@ -6,16 +6,19 @@
 
 #include <microhttpd.h>
 
-enum { HTTP_CONNECTION_MEMORY = 64 << 10 }; /* libmicrohttpd's buffers for one connection */
+enum { HTTP_CONNECTION_MEMORY = 16 << 10 }; /* libmicrohttpd's buffers for one connection */
 
 /* Binds and listens on config->listen. *port: the one in use. */
 enum hwgq_status http_listen(const char *listen, int *fd, int *port, struct hwgq_error *error);
+/* The port of a listening socket that was passed to the process, 0 when it is a local (AF_UNIX) one. */
+int http_port(int fd);
 /* Whether everything that can reach this address runs on the same machine. */
 bool http_is_loopback(int fd);
 /* Serves on `fd`, which stays the caller's. */
 enum hwgq_status http_start(struct server *server, int fd, struct MHD_Daemon **daemon, struct hwgq_error *error);
-/* Stops accepting: what the kernel has accepted already is still taken (for up to three seconds, until its queue was empty four
- * times in a row), new connections are refused. */
-void http_stop_accepting(struct MHD_Daemon *daemon, int fd);
+/* Stops accepting. A socket of our own: what the kernel has accepted already is still taken (for up to three seconds, until its
+ * queue was empty four times in a row), new connections are refused. A `shared` one, which others hold too: what waits there is
+ * for the next process that serves it. */
+void http_stop_accepting(struct MHD_Daemon *daemon, int fd, bool shared);
 
 #endif

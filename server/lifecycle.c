@@ -28,7 +28,10 @@ struct daemon {
   struct worker_pool *workers;
   struct MHD_Daemon *http;
   int fd, port;
+  bool passed;     /* the service manager has made the socket and keeps it */
+  FILE *port_file; /* open for writing before the sandbox is entered */
   int64_t drain_delay_ms;
+  int log_level; /* as configured */
   bool terminal; /* standard error was one at the start */
   sigset_t signals;
 };
@@ -38,19 +41,24 @@ static void block_signals(struct daemon *daemon) {
   sigaddset(&daemon->signals, SIGTERM);
   sigaddset(&daemon->signals, SIGINT);
   sigaddset(&daemon->signals, SIGHUP);
+  sigaddset(&daemon->signals, SIGUSR1);
+  sigaddset(&daemon->signals, SIGUSR2);
   pthread_sigmask(SIG_BLOCK, &daemon->signals, NULL); /* threads inherit it: only this one takes signals */
   signal(SIGPIPE, SIG_IGN);
 }
 
-static void raise_descriptor_limit(const struct server *server) {
+/* Descriptors are for connections, except some that a reload, a scrape and the daemon itself need. */
+static void raise_descriptor_limit(struct server *server) {
+  enum { RESERVED = 32 };
   struct rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit)) return;
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
-  if (limit.rlim_cur < (rlim_t)server->config->max_connections + 64) {
-    log_event(&server->log, LOG_WARNING, "the limit of open files is too low for max_connections: raise it (ulimit -n)",
-              log_integer("limit", (int64_t)limit.rlim_cur), log_integer("max_connections", server->config->max_connections));
-  }
+  if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= (rlim_t)server->max_connections + RESERVED) return;
+  server->max_connections = limit.rlim_cur > 2 * RESERVED ? (int)limit.rlim_cur - RESERVED : RESERVED;
+  log_event(&server->log, LOG_WARNING, "the limit of open files is too low for max_connections: raise it (ulimit -n)",
+            log_integer("limit", (int64_t)limit.rlim_cur), log_integer("max_connections", server->config->max_connections),
+            log_integer("used", server->max_connections));
 }
 
 static enum hwgq_status server_init(struct server *server, const struct config *config, struct hwgq_error *error) {
@@ -61,6 +69,7 @@ static enum hwgq_status server_init(struct server *server, const struct config *
   clock_gettime(CLOCK_REALTIME, &wall);
   server->started_unix = wall.tv_sec;
   server->started = clock_now();
+  server->max_connections = (int)config->max_connections;
   server->workers = config->workers ? (int)config->workers : cores;
   server->io_threads = config->io_threads ? (int)config->io_threads : (cores + 1) / 2;
   if (getrandom(&server->request_seed, sizeof server->request_seed, GRND_NONBLOCK) < 0) server->request_seed = clock_now();
@@ -102,7 +111,7 @@ static void log_memory(const struct server *server) {
   uint64_t model_bytes = 0, scratch_bytes = 0, reply_bytes = 0, images = (uint64_t)config->max_images;
   int default_index, count = registry_acquire_all(server->registry, models, CONFIG_MAX_MODELS, &default_index);
   for (int i = 0; i < count; i++) {
-    uint64_t scratch = classify_scratch_bytes(models[i]->classifier);
+    uint64_t scratch = classify_scratch_bytes(models[i]->classifier, worker_helpers(config, server->workers));
     model_bytes += classifier_bytes(models[i]->classifier) + stats_bytes();
     if (scratch > scratch_bytes) scratch_bytes = scratch;
     uint64_t reply = 2 * images * prediction_bytes(models[i]->classifier->model);
@@ -140,6 +149,15 @@ static void log_networks(const struct server *server) {
   }
 }
 
+static void log_sandbox(const struct server *server) {
+  const struct sandbox *sandbox = &server->sandbox;
+  struct text text = {0};
+  sandbox_describe(sandbox, &text);
+  if (sandbox->missing.message[0]) log_line(&server->log, LOG_WARNING, "%s", sandbox->missing.message);
+  log_event(&server->log, LOG_INFO, "sandbox", log_string("in_force", text.failed ? NULL : text.data));
+  text_release(&text);
+}
+
 static void log_started(const struct daemon *daemon) {
   const struct server *server = &daemon->server;
   char host[256], address[300];
@@ -150,6 +168,7 @@ static void log_started(const struct daemon *daemon) {
   snprintf(address, sizeof address, "http://%s%s%s:%d", colons ? "[" : "", shown, colons ? "]" : "", daemon->port);
   log_networks(server);
   log_memory(server);
+  log_sandbox(server);
   if (!http_is_loopback(daemon->fd)) {
     log_event(&server->log, LOG_WARNING,
               "reachable from other machines, without authentication: put it behind a proxy or firewall",
@@ -161,37 +180,67 @@ static void log_started(const struct daemon *daemon) {
   if (server->log.format == LOG_TEXT) log_line(&server->log, LOG_INFO, "try: curl -F image=@cat.jpg %s/classify", address);
 }
 
-static enum hwgq_status write_port_file(const struct daemon *daemon, struct hwgq_error *error) {
-  const char *path = daemon->server.config->port_file;
-  if (!path) return HWGQ_OK;
-  FILE *stream = fopen(path, "w");
-  bool written = stream && fprintf(stream, "%d\n", daemon->port) > 0;
-  if (stream && fclose(stream)) written = false;
-  return written ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_IO, "port_file: cannot write %s: %s", path, strerror(errno));
+static enum hwgq_status write_port_file(struct daemon *daemon, struct hwgq_error *error) {
+  if (!daemon->port_file) return HWGQ_OK;
+  bool written = fprintf(daemon->port_file, "%d\n", daemon->port) > 0;
+  if (fclose(daemon->port_file)) written = false;
+  daemon->port_file = NULL;
+  return written ? HWGQ_OK
+                 : hwgq_fail(error, HWGQ_ERROR_IO, "port_file: cannot write %s: %s", daemon->server.config->port_file,
+                             strerror(errno));
+}
+
+/* All that cannot be opened from within the sandbox. */
+static enum hwgq_status open_outside(struct daemon *daemon, const struct config *config, struct hwgq_error *error) {
+  struct server *server = &daemon->server;
+  struct hwgq_error problem;
+  if (notify_open(&server->notify, &problem)) log_line(&server->log, LOG_WARNING, "%s", problem.message);
+  enum hwgq_status status = notify_listener(&daemon->fd, error);
+  if (status) return status;
+  daemon->passed = daemon->fd >= 0;
+  if (daemon->passed) {
+    daemon->port = http_port(daemon->fd);
+  } else {
+    status = http_listen(config->listen, &daemon->fd, &daemon->port, error);
+    if (status) return status;
+  }
+  if (!config->port_file) return HWGQ_OK;
+  /* One of an earlier run would name a port that nobody serves; this one is empty until the networks are there. */
+  unlink(config->port_file);
+  daemon->port_file = fopen(config->port_file, "we");
+  return daemon->port_file
+             ? HWGQ_OK
+             : hwgq_fail(error, HWGQ_ERROR_IO, "port_file: cannot write %s: %s", config->port_file, strerror(errno));
 }
 
 static enum hwgq_status start(struct daemon *daemon, const struct config *config, struct hwgq_error *error) {
   struct server *server = &daemon->server;
-  daemon->fd = -1;
+  daemon->fd = server->notify.fd = -1;
   daemon->drain_delay_ms = config->drain_delay_ms;
+  daemon->log_level = (int)config->log_level;
   daemon->terminal = isatty(STDERR_FILENO);
   block_signals(daemon);
   enum hwgq_status status = server_init(server, config, error);
-  if (!status) status = http_listen(config->listen, &daemon->fd, &daemon->port, error);
+  if (!status) status = open_outside(daemon, config, error);
   if (status) return status;
-  /* One of an earlier run would name a port that nobody serves. */
-  if (config->port_file) unlink(config->port_file);
   raise_descriptor_limit(server);
+  status = sandbox_enter(&server->sandbox, config, error);
+  if (status) return status;
   status = worker_pool_start(server, &daemon->workers, error);
   if (!status && !watchdog_start(&server->watchdog, server)) {
     status = hwgq_fail(error, HWGQ_ERROR_IO, "cannot start the watchdog thread");
   }
-  if (!status) status = http_start(server, daemon->fd, &daemon->http, error);
-  /* The probes answer while the networks are being loaded. */
+  /* The probes answer while the networks are being loaded; but what waits at a socket that others hold, or may still be served
+   * by the process before this one, is not to be told that they are. */
+  if (!status && !daemon->passed) status = http_start(server, daemon->fd, &daemon->http, error);
   if (!status) status = registry_load(server->registry, config, false, &server->log, error);
   if (!status) status = write_port_file(daemon, error);
-  if (!status) atomic_store(&server->state, SERVER_READY);
-  return status;
+  if (status) return status;
+  atomic_store(&server->state, SERVER_READY);
+  if (daemon->passed) status = http_start(server, daemon->fd, &daemon->http, error);
+  if (status) return status;
+  notify_send(&server->notify, "READY=1\nSTATUS=serving");
+  return HWGQ_OK;
 }
 
 /* Takes everything apart; nothing is in flight. */
@@ -204,9 +253,22 @@ static void stop(struct daemon *daemon) {
   worker_pool_stop(daemon->workers);
   watchdog_stop(&server->watchdog);
   if (daemon->fd >= 0) close(daemon->fd);
+  if (daemon->port_file) fclose(daemon->port_file);
+  notify_close(&server->notify);
+  sandbox_release(&server->sandbox);
   if (server->queue.capacity) queue_destroy(&server->queue);
   registry_destroy(server->registry);
   stats_destroy(server->unrouted);
+}
+
+/* "Permission denied" alone would not tell why. */
+static void log_hidden(const struct server *server, const struct config *config) {
+  for (int64_t i = 0; i < config->model_count; i++) {
+    const char *path = config->models[i].path;
+    if (!sandbox_hides(&server->sandbox, path)) continue;
+    log_event(&server->log, LOG_ERROR, "sandbox: this lies in no folder that was configured at the start; restart to serve it",
+              log_string("path", path));
+  }
 }
 
 static void reload(struct daemon *daemon, int argc, char *const *argv) {
@@ -215,20 +277,32 @@ static void reload(struct daemon *daemon, int argc, char *const *argv) {
   struct hwgq_error error;
   enum config_command command;
   struct text differences = {0};
+  notify_send(&server->notify, "RELOADING=1\nMONOTONIC_USEC=%llu\nSTATUS=reloading", (unsigned long long)(clock_now() / 1000));
   enum hwgq_status status = config_load(argc, argv, &config, &command, &error);
   if (!status) status = registry_load(server->registry, &config, true, &server->log, &error);
+  log_hidden(server, &config);
   if (status) {
     log_event(&server->log, LOG_ERROR, "reload failed, everything stays as it was", log_string("error", error.message));
   } else {
     daemon->drain_delay_ms = config.drain_delay_ms;
+    daemon->log_level = (int)config.log_level;
+    atomic_store(&server->log.level, daemon->log_level);
     config_differences(server->config, &config, &differences);
     log_event(&server->log, LOG_INFO, "reloaded",
               log_string("needs_restart", differences.length && !differences.failed ? differences.data : NULL));
     log_networks(server);
     log_memory(server);
   }
+  notify_send(&server->notify, "READY=1\nSTATUS=serving%s", status ? "; the last reload failed" : "");
   text_release(&differences);
   config_release(&config);
+}
+
+static void set_log_level(struct daemon *daemon, int signal_number) {
+  struct log *log = &daemon->server.log;
+  int level = signal_number == SIGUSR1 ? LOG_DEBUG : daemon->log_level;
+  atomic_store(&log->level, level);
+  log_event(log, LOG_WARNING, "log level", log_string("now", log_level_name(level)));
 }
 
 /* Sleeps, unless a second SIGINT comes: that ends the process. */
@@ -248,10 +322,11 @@ static void drain(struct daemon *daemon, int signal_number) {
   struct server *server = &daemon->server;
   int64_t delay = signal_number == SIGTERM ? daemon->drain_delay_ms : 0;
   atomic_store(&server->state, SERVER_DRAINING);
+  notify_send(&server->notify, "STOPPING=1\nSTATUS=finishing what was accepted");
   log_event(&server->log, LOG_INFO, "draining", log_string("signal", signal_number == SIGTERM ? "SIGTERM" : "SIGINT"),
             log_integer("delay_ms", delay), log_integer("in_flight", atomic_load(&server->in_flight)));
   pause_ms(daemon, delay);
-  http_stop_accepting(daemon->http, daemon->fd);
+  http_stop_accepting(daemon->http, daemon->fd, daemon->passed);
   /* A request arrives, waits, runs and is sent: each has its bound, so this ends before `end`. If it does not, a worker hangs
    * or is far too slow, and a drain that never ends would only be killed from outside. */
   const struct config *config = server->config;
@@ -289,6 +364,7 @@ int lifecycle_run(const struct config *config, int argc, char *const *argv) {
       /* The terminal it was started from has been closed: whoever watched it is gone. */
       if (number == SIGHUP && daemon->terminal && !isatty(STDERR_FILENO)) number = SIGINT;
       if (number == SIGHUP) reload(daemon, argc, argv);
+      if (number == SIGUSR1 || number == SIGUSR2) set_log_level(daemon, number);
     }
     drain(daemon, number);
     log_line(&daemon->server.log, LOG_INFO, "stopped, nothing accepted was lost");
@@ -315,5 +391,5 @@ enum hwgq_status lifecycle_check(const struct config *config, struct text *repor
     }
   }
   registry_destroy(registry);
-  return status;
+  return status ? status : sandbox_probe((enum sandbox_mode)config->sandbox, report, error);
 }

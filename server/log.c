@@ -9,9 +9,15 @@
 
 static const char *const level_names[] = {"debug", "info", "warning", "error"};
 
+const char *log_level_name(int level) {
+  return level >= LOG_DEBUG && level <= LOG_ERROR ? level_names[level] : "";
+}
+
 void log_init(struct log *log, int fd, enum log_format format, enum log_level level) {
   if (format == LOG_AUTO) format = isatty(fd) ? LOG_TEXT : LOG_JSON;
-  *log = (struct log){.fd = fd, .format = format, .level = level};
+  log->fd = fd;
+  log->format = format;
+  atomic_init(&log->level, level);
 }
 
 static void write_json(struct text *text, const char *stamp, enum log_level level, const char *message,
@@ -21,16 +27,18 @@ static void write_json(struct text *text, const char *stamp, enum log_level leve
   for (int i = 0; i < count; i++) {
     const struct log_field *field = &fields[i];
     if (field->kind == LOG_FIELD_STRING && !field->string) continue;
-    text_printf(text, ",\"%s\":", field->name);
+    text_puts(text, ",\"");
+    text_puts(text, field->name);
+    text_puts(text, "\":");
     switch (field->kind) {
     case LOG_FIELD_STRING:
       text_json_string(text, field->string);
       break;
     case LOG_FIELD_INTEGER:
-      text_printf(text, "%lld", (long long)field->integer);
+      text_integer(text, field->integer);
       break;
     case LOG_FIELD_MS:
-      text_printf(text, "%.3f", (double)field->integer / 1e6);
+      text_ms(text, (unsigned long long)field->integer);
       break;
     }
   }
@@ -58,10 +66,10 @@ static void write_text(struct text *text, const char *stamp, enum log_level leve
       write_plain(text, field->string);
       break;
     case LOG_FIELD_INTEGER:
-      text_printf(text, "%lld", (long long)field->integer);
+      text_integer(text, field->integer);
       break;
     case LOG_FIELD_MS:
-      text_printf(text, "%.3f", (double)field->integer / 1e6);
+      text_ms(text, (unsigned long long)field->integer);
       break;
     }
   }
@@ -73,7 +81,7 @@ void log_write(const struct log *log, enum log_level level, const char *message,
   struct tm utc;
   char stamp[40], seconds[24];
   struct text text = {0};
-  if (level < log->level) return;
+  if ((int)level < atomic_load_explicit(&log->level, memory_order_relaxed)) return;
   clock_gettime(CLOCK_REALTIME, &now);
   gmtime_r(&now.tv_sec, &utc);
   strftime(seconds, sizeof seconds, "%Y-%m-%dT%H:%M:%S", &utc);
@@ -94,7 +102,7 @@ void log_write(const struct log *log, enum log_level level, const char *message,
 void log_line(const struct log *log, enum log_level level, const char *format, ...) {
   struct text text = {0};
   va_list arguments;
-  if (level < log->level) return;
+  if ((int)level < atomic_load_explicit(&log->level, memory_order_relaxed)) return;
   va_start(arguments, format);
   text_vprintf(&text, format, arguments);
   va_end(arguments);

@@ -3,6 +3,7 @@
 #ifndef LOG_H
 #define LOG_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -12,7 +13,7 @@ enum log_format { LOG_AUTO, LOG_TEXT, LOG_JSON }; /* auto: text on a terminal, J
 struct log {
   int fd;
   enum log_format format; /* LOG_TEXT or LOG_JSON */
-  enum log_level level;   /* lines below it are dropped */
+  _Atomic int level;      /* enum log_level: lines below it are dropped. May be changed at any time. */
 };
 
 /* A value beside the message. Made by the log_* functions below; the strings are borrowed for the call. */
@@ -23,6 +24,7 @@ struct log_field {
   int64_t integer; /* for LOG_FIELD_MS: nanoseconds, written as milliseconds */
 };
 
+const char *log_level_name(int level);
 void log_init(struct log *log, int fd, enum log_format format, enum log_level level);
 
 static inline struct log_field log_string(const char *name, const char *value) {

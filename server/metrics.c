@@ -1,4 +1,4 @@
-/* GET /metrics: the Prometheus text format 0.0.4. */
+/* GET /metrics: the Prometheus text format 0.0.4, or OpenMetrics 1.0.0 for whoever prefers it. */
 #include "server/routes.h"
 
 #include <dirent.h>
@@ -10,6 +10,14 @@
 
 static void head(struct text *text, const char *name, const char *type, const char *help) {
   text_printf(text, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+/* OpenMetrics calls the family of a counter as its sample without _total. */
+static void head_counter(struct text *text, const char *name, const char *help, bool openmetrics) {
+  char family[64];
+  size_t length = strlen(name) - (openmetrics ? strlen("_total") : 0);
+  snprintf(family, sizeof family, "%.*s", (int)length, name);
+  head(text, family, "counter", help);
 }
 
 /* A label value: backslash, quote and line end are escaped. */
@@ -28,7 +36,7 @@ static void label(struct text *text, const char *value) {
 struct snapshot {
   struct stats_code codes[STATS_CODES];
   struct stats_stage_metrics stages[STATS_STAGES];
-  uint64_t images;
+  struct stats_counts counts;
 };
 
 static void write_requests(struct text *text, const char *model, const struct stats_code *codes) {
@@ -57,14 +65,22 @@ static void write_stages(struct text *text, const char *model, const struct stat
 }
 
 static void write_models(struct text *text, struct served_model **models, const struct snapshot *snapshots, int count,
-                         const struct snapshot *unrouted) {
-  head(text, "hwgqd_requests_total", "counter",
-       "Classification requests by network and status code; 499: the client went away; without a network: model is empty.");
+                         const struct snapshot *unrouted, bool openmetrics) {
+  head_counter(
+      text, "hwgqd_requests_total",
+      "Classification requests by network and status code; 499: the client went away; without a network: model is empty.",
+      openmetrics);
   write_requests(text, "", unrouted->codes);
   for (int i = 0; i < count; i++) write_requests(text, models[i]->name, snapshots[i].codes);
-  head(text, "hwgqd_images_total", "counter", "Images classified.");
+  head_counter(text, "hwgqd_images_total", "Images classified.", openmetrics);
   for (int i = 0; i < count; i++) {
-    text_printf(text, "hwgqd_images_total{model=\"%s\"} %llu\n", models[i]->name, (unsigned long long)snapshots[i].images);
+    text_printf(text, "hwgqd_images_total{model=\"%s\"} %llu\n", models[i]->name,
+                (unsigned long long)snapshots[i].counts.images);
+  }
+  head_counter(text, "hwgqd_shared_images_total", "Images that idle workers helped to classify.", openmetrics);
+  for (int i = 0; i < count; i++) {
+    text_printf(text, "hwgqd_shared_images_total{model=\"%s\"} %llu\n", models[i]->name,
+                (unsigned long long)snapshots[i].counts.shared);
   }
   head(text, "hwgqd_stage_duration_seconds", "histogram",
        "Time by stage: queue and total once per queued request, decode, preprocess and inference once per image.");
@@ -93,7 +109,7 @@ static int open_descriptors(void) {
   return count;
 }
 
-static void write_process(struct text *text, const struct server *server) {
+static void write_process(struct text *text, const struct server *server, bool openmetrics) {
   struct rusage usage;
   struct rlimit limit;
   unsigned long long pages = 0, resident = 0;
@@ -103,7 +119,7 @@ static void write_process(struct text *text, const struct server *server) {
     fclose(statm);
   }
   if (getrusage(RUSAGE_SELF, &usage) == 0) {
-    head(text, "process_cpu_seconds_total", "counter", "User and system CPU time, in seconds.");
+    head_counter(text, "process_cpu_seconds_total", "User and system CPU time, in seconds.", openmetrics);
     text_printf(text, "process_cpu_seconds_total %.6f\n",
                 (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
                     (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
@@ -120,7 +136,14 @@ static void write_process(struct text *text, const struct server *server) {
   }
 }
 
+/* Prometheus says what it understands in Accept, best first; it understands both. */
+static bool wants_openmetrics(const struct request *request) {
+  const char *accept = request_header(request, "Accept");
+  return accept && strstr(accept, "application/openmetrics-text");
+}
+
 void route_metrics(struct request *request) {
+  const bool openmetrics = wants_openmetrics(request);
   struct served_model *models[CONFIG_MAX_MODELS];
   struct server *server = request->server;
   struct text *text = &request->reply.body;
@@ -130,10 +153,10 @@ void route_metrics(struct request *request) {
   if (snapshots) {
     struct snapshot *unrouted = &snapshots[count];
     for (int i = 0; i < count; i++) {
-      stats_read_metrics(models[i]->stats, snapshots[i].codes, snapshots[i].stages, &snapshots[i].images);
+      stats_read_metrics(models[i]->stats, snapshots[i].codes, snapshots[i].stages, &snapshots[i].counts);
     }
-    stats_read_metrics(server->unrouted, unrouted->codes, unrouted->stages, &unrouted->images);
-    write_models(text, models, snapshots, count, unrouted);
+    stats_read_metrics(server->unrouted, unrouted->codes, unrouted->stages, &unrouted->counts);
+    write_models(text, models, snapshots, count, unrouted, openmetrics);
     write_gauge(text, "hwgqd_queue_depth", "Requests that wait for a worker.", (double)queue_depth(&server->queue));
     write_gauge(text, "hwgqd_queue_capacity", "Requests that may wait.", (double)server->queue.capacity);
     write_gauge(text, "hwgqd_requests_in_flight", "Classification requests that have arrived and are not answered yet.",
@@ -144,9 +167,11 @@ void route_metrics(struct request *request) {
     write_gauge(text, "hwgqd_workers_busy", "Worker threads that have a request.", atomic_load(&server->busy));
     head(text, "hwgqd_build_info", "gauge", "Version and the kernel set in use.");
     text_printf(text, "hwgqd_build_info{version=\"%s\",kernels=\"%s\"} 1\n", HWGQ_VERSION, registry_kernels(server->registry));
-    write_process(text, server);
+    write_process(text, server, openmetrics);
+    if (openmetrics) text_puts(text, "# EOF\n");
     request->reply.status = 200;
-    request->reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
+    request->reply.content_type =
+        openmetrics ? "application/openmetrics-text; version=1.0.0; charset=utf-8" : "text/plain; version=0.0.4; charset=utf-8";
   } else {
     reply_error(&request->reply, 503, "out_of_memory", request->id,
                 "The server has no memory for this reply. Try again later.");

@@ -12,10 +12,14 @@ void reply_error(struct reply *reply, int status, const char *code, const char *
   reply->status = status;
   reply->content_type = REPLY_JSON;
   reply->fixed = NULL;
-  text_printf(&reply->body, "{\"error\":{\"code\":\"%s\",\"message\":", code);
+  reply->header_length = 0;
+  if (!reply->v2) text_printf(&reply->body, "{\"error\":{\"code\":\"%s\",\"message\":", code);
+  if (reply->v2) text_puts(&reply->body, "{\"error\":");
   text_json_string(&reply->body, message.failed ? "out of memory" : message.data);
-  text_puts(&reply->body, "},\"request_id\":");
-  text_json_string(&reply->body, request_id);
+  if (!reply->v2) {
+    text_puts(&reply->body, "},\"request_id\":");
+    text_json_string(&reply->body, request_id);
+  }
   text_puts(&reply->body, "}\n");
   text_release(&message);
 }

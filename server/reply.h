@@ -15,10 +15,12 @@ struct reply {
   const char *allow;        /* static: Allow header of a 405 */
   int retry_after;          /* seconds; 0: no such header */
   bool close;               /* the connection ends after this reply */
+  bool v2;                  /* errors are {"error":"..."}, as the Open Inference Protocol has them */
+  size_t header_length;     /* of the JSON before binary tensors: Inference-Header-Content-Length; 0: no such header */
 };
 
-/* {"error":{"code":...,"message":...},"request_id":...}, replacing what was there. `code` is snake_case and static; the message
- * is a sentence that says what to do. */
+/* {"error":{"code":...,"message":...},"request_id":...}, or as `v2` says, replacing what was there. `code` is snake_case and
+ * static; the message is a sentence that says what to do. */
 void reply_error(struct reply *reply, int status, const char *code, const char *request_id, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 void reply_release(struct reply *reply);

@@ -1,6 +1,7 @@
 #include "server/request.h"
 
 #include "server/clock.h"
+#include "server/framing.h"
 #include "server/routes.h"
 
 #include <arpa/inet.h>
@@ -32,105 +33,67 @@ const char *request_query(const struct request *request, const char *name) {
   return MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
 }
 
-struct request *request_create(struct server *server, struct MHD_Connection *connection, const char *uri) {
-  struct request *request = calloc(1, sizeof *request);
-  if (!request) return NULL;
-  request->server = server;
-  request->connection = connection;
-  const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-  request->peer = info ? info->socket_context : NULL;
-  if (!request->peer) {
-    free(request);
-    return NULL;
-  }
-  snprintf(request->id, sizeof request->id, "%016llx",
-           (unsigned long long)mix(server->request_seed + atomic_fetch_add(&server->request_counter, 1)));
-  size_t length = strcspn(uri, "?");
-  if (length > REQUEST_LOG_PATH) length = REQUEST_LOG_PATH;
-  memcpy(request->path, uri, length);
-  request->bad_path = memmem(uri, strcspn(uri, "?"), "%00", 3) != NULL;
-  atomic_init(&request->phase, REQUEST_NEW);
-  atomic_fetch_add(&server->in_flight, 1);
-  watchdog_set(&server->watchdog, request->peer, PEER_RECEIVING, request->id);
-  return request;
+static uint64_t random_number(struct server *server) {
+  return mix(server->request_seed + atomic_fetch_add(&server->request_counter, 1));
 }
 
-struct framing {
-  int lengths, encodings; /* how many such headers there are */
-  bool bad_length, bad_encoding;
-  uint64_t length;
-};
-
-static enum MHD_Result look_at_header(void *closure, enum MHD_ValueKind kind, const char *name, const char *value) {
-  struct framing *framing = closure;
-  (void)kind;
-  if (strcasecmp(name, "Content-Length") == 0) {
-    framing->lengths++;
-    size_t digits = value ? strspn(value, "0123456789") : 0;
-    framing->bad_length |= digits == 0 || digits > 18 || value[digits];
-    framing->length = framing->bad_length ? 0 : strtoull(value, NULL, 10);
-  } else if (strcasecmp(name, "Transfer-Encoding") == 0) {
-    framing->encodings++;
-    framing->bad_encoding |= !value || strcasecmp(value, "chunked") != 0;
+/* The route is not for this method: what it is for, as the answer to OPTIONS, or as an error. */
+static void answer_allowed(struct request *request, const char *allow) {
+  if (strcmp(request->method, "OPTIONS") == 0) {
+    request->reply.status = 204;
+  } else {
+    reply_error(&request->reply, 405, "method_not_allowed", request->id, "%s is not possible here. Use %s.", request->method,
+                allow);
   }
-  return MHD_YES;
-}
-
-/* Two parties that disagree on where a request ends can be played against each other (request smuggling): anything ambiguous is
- * refused and the connection closed. *has_body tells whether a body follows. */
-static bool check_framing(struct request *request, bool *has_body) {
-  struct framing framing = {0};
-  const char *problem = NULL;
-  MHD_get_connection_values(request->connection, MHD_HEADER_KIND, look_at_header, &framing);
-  if (framing.lengths && framing.encodings) {
-    problem = "Content-Length and Transfer-Encoding stand in one request. Send only one of them.";
-  } else if (framing.lengths > 1 || framing.encodings > 1) {
-    problem = "Content-Length or Transfer-Encoding stands twice. Send it once.";
-  } else if (framing.bad_length) {
-    problem = "Content-Length is no number of bytes.";
-  } else if (framing.bad_encoding) {
-    problem = "This Transfer-Encoding is not known here. Use chunked, or Content-Length.";
-  }
-  *has_body = framing.encodings || framing.length;
-  request->content_length = framing.length;
-  if (!problem) return true;
-  reply_error(&request->reply, 400, "bad_framing", request->id, "%s", problem);
-  request->reply.close = true;
-  return false;
+  request->reply.allow = allow;
 }
 
 /* What can be said by path, method and headers alone. */
 static void answer_headers(struct request *request, const char *path) {
   const char *allow = NULL;
-  request->route = request->bad_path ? NULL : route_find(path, request->model_name, sizeof request->model_name);
+  if (strcmp(path, "*") == 0) { /* the whole server */
+    answer_allowed(request, "GET, HEAD, POST, PUT");
+    return;
+  }
+  request->route = request->bad_path ? NULL
+                                     : route_find(path, request->model_name, sizeof request->model_name, request->model_version,
+                                                  sizeof request->model_version);
   if (!request->route) {
     reply_error(&request->reply, 404, "not_found", request->id,
                 "There is nothing at this path. Images go to POST /classify; GET / shows how.");
   } else if (!route_takes(request->route, request->method, &allow)) {
-    reply_error(&request->reply, 405, "method_not_allowed", request->id, "%s is not possible here. Use %s.", request->method,
-                allow);
-    request->reply.allow = allow;
+    answer_allowed(request, allow);
   } else if (request->route->kind == ROUTE_ANSWER) {
     request->route->answer(request);
-  } else {
+  } else if (request->route->work) {
     request->classifies = true;
     atomic_fetch_add(&request->server->classifying, 1);
-    route_classify_headers(request);
+    request->route->work->headers(request);
   }
 }
 
-enum MHD_Result request_begin(struct request *request, const char *path, const char *method) {
+/* The path of http://host/path, which servers must take as well. */
+static const char *without_host(const char *uri) {
+  if (strncasecmp(uri, "http://", 7) != 0 && strncasecmp(uri, "https://", 8) != 0) return uri;
+  const char *host = strchr(uri, ':') + 3;
+  return host[strcspn(host, "/")] ? host + strcspn(host, "/") : "/";
+}
+
+enum MHD_Result request_begin(struct request *request, const char *path, const char *method, const char *version) {
   const char *id = request_header(request, "X-Request-Id"), *expect = request_header(request, "Expect");
-  bool has_body;
+  struct framing framing;
   if (id && id_valid(id)) strcpy(request->id, id);
   snprintf(request->method, sizeof request->method, "%s", method);
   if (!watchdog_set(&request->server->watchdog, request->peer, PEER_RECEIVING, request->id)) return MHD_NO;
   request->received_ns = clock_now();
   atomic_store(&request->phase, REQUEST_RECEIVING);
-  if (!check_framing(request, &has_body)) return request_send(request);
-  answer_headers(request, path);
+  bool good = framing_check(request, version, &framing);
+  trace_begin(&request->trace, framing.trace, random_number(request->server), random_number(request->server),
+              random_number(request->server));
+  if (!good) return request_send(request);
+  answer_headers(request, without_host(path));
   /* Without a body the reply waits for the next call: libmicrohttpd closes a connection that is answered in this one. */
-  if (request->reply.status == 0 || !has_body) return MHD_YES;
+  if (request->reply.status == 0 || !framing.has_body) return MHD_YES;
   /* A client that has not begun to send its body is answered now. One that sends it unasked must be read to the end, or it
    * would meet a reset connection instead of the answer; up to a limit. */
   request->discard_limit = 4 * (uint64_t)request->server->config->max_body_bytes + (1 << 20);
@@ -212,6 +175,49 @@ static enum MHD_Result cut(struct request *request) {
   return MHD_NO;
 }
 
+/* How many parameters libmicrohttpd will find in a query. */
+static int arguments_of(const char *uri) {
+  int count = 0;
+  for (const char *c = strchr(uri, '?'); c; c = strchr(c + 1, '&')) count++;
+  return count;
+}
+
+/* Before libmicrohttpd looks at them: when its memory does not suffice for the parameters, 0.9.75 neither answers nor closes.
+ */
+static void refuse_arguments(struct request *request) {
+  reply_error(&request->reply, 414, "uri_too_long", request->id, "A query may have %d parameters. Send fewer.",
+              FRAMING_MAX_ARGUMENTS);
+  cut(request);
+  shutdown(request->peer->fd, SHUT_RDWR);
+}
+
+struct request *request_create(struct server *server, struct MHD_Connection *connection, const char *uri) {
+  struct request *request = calloc(1, sizeof *request);
+  if (!request) return NULL;
+  request->server = server;
+  request->connection = connection;
+  const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+  request->peer = info ? info->socket_context : NULL;
+  if (!request->peer) {
+    free(request);
+    return NULL;
+  }
+  snprintf(request->id, sizeof request->id, "%016llx", (unsigned long long)random_number(server));
+  request->reply.v2 = strncmp(uri, "/v2", 3) == 0 && (uri[3] == 0 || strchr("/?", uri[3]));
+  request->uri_length = strlen(uri);
+  for (const char *c = uri; *c; c++) request->bad_uri |= (unsigned char)*c <= 0x20 || *c == 0x7f;
+  size_t length = strcspn(uri, "?");
+  if (length > REQUEST_LOG_PATH) length = REQUEST_LOG_PATH;
+  memcpy(request->path, uri, length);
+  request->bad_path = memmem(uri, strcspn(uri, "?"), "%00", 3) != NULL;
+  atomic_init(&request->phase, REQUEST_NEW);
+  atomic_fetch_add(&server->in_flight, 1);
+  watchdog_set(&server->watchdog, request->peer, PEER_RECEIVING, request->id);
+  request->peer->request = request;
+  if (arguments_of(uri) > FRAMING_MAX_ARGUMENTS) refuse_arguments(request);
+  return request;
+}
+
 enum MHD_Result request_receive(struct request *request, const char *data, size_t length) {
   uint64_t limit = (uint64_t)request->server->config->max_body_bytes;
   request->received += length;
@@ -237,7 +243,11 @@ enum MHD_Result request_complete(struct request *request) {
   struct server *server = request->server;
   if (!watchdog_set(&server->watchdog, request->peer, PEER_BUSY, NULL)) return MHD_NO;
   if (request->reply.status) return request_send(request);
-  if (!route_classify_body(request)) return request_send(request);
+  if (!request->route->work) {
+    request->route->answer(request);
+    return request_send(request);
+  }
+  if (!request->route->work->body(request)) return request_send(request);
   if (atomic_load(&server->stopping)) {
     route_draining(request);
     return request_send(request);
@@ -292,15 +302,17 @@ static void charge_reply(struct request *request) {
 
 /* The one reply that needs no memory of its own to be written. The id's characters need no escapes. */
 static struct MHD_Response *no_memory_response(struct request *request) {
+  static const char message[] = "The server has no memory for this reply. Try again later.";
   char text[REQUEST_MAX_ID + 160];
   int length =
-      snprintf(text, sizeof text,
-               "{\"error\":{\"code\":\"out_of_memory\",\"message\":\"The server has no memory for this reply. Try again "
-               "later.\"},\"request_id\":\"%s\"}\n",
-               request->id);
+      request->reply.v2
+          ? snprintf(text, sizeof text, "{\"error\":\"%s\"}\n", message)
+          : snprintf(text, sizeof text, "{\"error\":{\"code\":\"out_of_memory\",\"message\":\"%s\"},\"request_id\":\"%s\"}\n",
+                     message, request->id);
   request->reply.status = 503;
   request->reply.content_type = REPLY_JSON;
   request->reply.retry_after = 1;
+  request->reply.header_length = 0;
   return MHD_create_response_from_buffer((size_t)length, text, MHD_RESPMEM_MUST_COPY);
 }
 
@@ -311,10 +323,44 @@ static struct MHD_Response *response_of(struct request *request) {
     return MHD_create_response_from_buffer(reply->fixed_length, (void *)(uintptr_t)reply->fixed, MHD_RESPMEM_PERSISTENT);
   }
   size_t length = reply->body.length;
+  if (length == 0) return MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
   char *bytes = text_take(&reply->body);
   struct MHD_Response *response = bytes ? MHD_create_response_from_buffer(length, bytes, MHD_RESPMEM_MUST_FREE) : NULL;
   if (!response) free(bytes);
   return response;
+}
+
+static void sum_stages(const struct request *request, struct stats_image *sum) {
+  *sum = (struct stats_image){0};
+  for (int i = 0; i < request->timing_count; i++) {
+    sum->decode_ns += request->timings[i].decode_ns;
+    sum->preprocess_ns += request->timings[i].preprocess_ns;
+    sum->inference_ns += request->timings[i].inference_ns;
+  }
+}
+
+/* What every reply says of its request. */
+static void add_headers(const struct request *request, struct MHD_Response *response) {
+  char text[160];
+  struct stats_image sum;
+  if (request->reply.content_type) {
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, request->reply.content_type);
+  }
+  MHD_add_response_header(response, "X-Request-Id", request->id);
+  trace_header(&request->trace, text);
+  MHD_add_response_header(response, "traceparent", text);
+  if (!request->queued) return;
+  sum_stages(request, &sum);
+  snprintf(text, sizeof text, "queue;dur=%.3f, decode;dur=%.3f, preprocess;dur=%.3f, inference;dur=%.3f, total;dur=%.3f",
+           (double)request->queue_ns / 1e6, (double)sum.decode_ns / 1e6, (double)sum.preprocess_ns / 1e6,
+           (double)sum.inference_ns / 1e6, (double)request->total_ns / 1e6);
+  MHD_add_response_header(response, "Server-Timing", text);
+}
+
+static void add_allow(struct MHD_Response *response, const char *allow, bool options) {
+  char text[64];
+  snprintf(text, sizeof text, "%s%s", allow, options ? ", OPTIONS" : "");
+  MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, text);
 }
 
 enum MHD_Result request_send(struct request *request) {
@@ -327,7 +373,7 @@ enum MHD_Result request_send(struct request *request) {
   }
   if (request->queued) {
     request->total_ns = clock_now() - request->received_ns;
-    if (reply->status == 200) route_classify_timing(request);
+    if (reply->status == 200 && request->route->work->end) request->route->work->end(request);
   }
   watchdog_set(&request->server->watchdog, request->peer, PEER_SENDING, NULL);
   charge_reply(request);
@@ -335,9 +381,13 @@ enum MHD_Result request_send(struct request *request) {
   record(request);
   atomic_store(&request->phase, REQUEST_SENT);
   if (!response) return MHD_NO;
-  MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, reply->content_type);
-  MHD_add_response_header(response, "X-Request-Id", request->id);
-  if (reply->allow) MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, reply->allow);
+  add_headers(request, response);
+  if (reply->header_length) {
+    char bytes[24];
+    snprintf(bytes, sizeof bytes, "%zu", reply->header_length);
+    MHD_add_response_header(response, "Inference-Header-Content-Length", bytes);
+  }
+  if (reply->allow) add_allow(response, reply->allow, reply->status == 204);
   if (reply->retry_after) {
     char seconds[16];
     snprintf(seconds, sizeof seconds, "%d", reply->retry_after);
@@ -365,18 +415,19 @@ static const char *client_of(const struct request *request, char *text, size_t s
 }
 
 static void log_access(const struct request *request, int code) {
-  uint64_t decode = 0, preprocess = 0, inference = 0;
+  struct stats_image sum;
   char client[INET6_ADDRSTRLEN];
   bool probe = !request->classifies && code < 400;
   const struct log *log = &request->server->log;
-  if ((probe ? LOG_DEBUG : LOG_INFO) < log->level) return;
-  for (int i = 0; i < request->timing_count; i++) {
-    decode += request->timings[i].decode_ns;
-    preprocess += request->timings[i].preprocess_ns;
-    inference += request->timings[i].inference_ns;
-  }
+  if ((probe ? LOG_DEBUG : LOG_INFO) < atomic_load(&log->level)) return;
+  sum_stages(request, &sum);
+  /* On a terminal, ids that only the daemon knows would be noise. */
+  bool traced = request->trace.trace_id[0] && (log->format == LOG_JSON || request->trace.parent_id[0]);
   struct log_field fields[] = {
       log_string("request_id", request->id),
+      log_string("trace_id", traced ? request->trace.trace_id : NULL),
+      log_string("span_id", traced ? request->trace.span_id : NULL),
+      log_string("parent_id", request->trace.parent_id[0] ? request->trace.parent_id : NULL),
       log_string("client", client_of(request, client, sizeof client)),
       log_string("method", request->method),
       log_string("path", request->path),
@@ -385,20 +436,22 @@ static void log_access(const struct request *request, int code) {
       log_integer("bytes", (int64_t)request->received),
       log_integer("images", request->timing_count),
       log_ms("queue_ms", request->queue_ns),
-      log_ms("decode_ms", decode),
-      log_ms("preprocess_ms", preprocess),
-      log_ms("inference_ms", inference),
+      log_ms("decode_ms", sum.decode_ns),
+      log_ms("preprocess_ms", sum.preprocess_ns),
+      log_ms("inference_ms", sum.inference_ns),
       log_ms("total_ms", request->total_ns),
   };
-  int count = request->queued ? 13 : request->classifies ? 7 : 5;
+  int count = request->queued ? 16 : request->classifies ? 10 : 8;
   log_write(log, probe ? LOG_DEBUG : LOG_INFO, "request", fields, count);
 }
 
 void request_finish(struct request *request, enum MHD_RequestTerminationCode why) {
   struct server *server = request->server;
   int code = request->gone ? STATS_CODE_GONE : request->reply.status;
-  (void)why;
-  if (atomic_load(&request->phase) != REQUEST_SENT) {
+  bool answered = why == MHD_REQUEST_TERMINATED_COMPLETED_OK || why == MHD_REQUEST_TERMINATED_WITH_ERROR;
+  if (atomic_load(&request->phase) == REQUEST_NEW && answered) {
+    request->reply.status = code = 400; /* libmicrohttpd has answered what it could not understand, some with 413 or 431 */
+  } else if (atomic_load(&request->phase) != REQUEST_SENT) {
     /* It ended before there was a reply: the watchdog answered, or the client went away. */
     bool slow = watchdog_timed_out(&server->watchdog, request->peer);
     request->gone = !slow;
@@ -406,6 +459,7 @@ void request_finish(struct request *request, enum MHD_RequestTerminationCode why
     record(request);
   }
   log_access(request, code);
+  request->peer->request = NULL;
   request_drop_body(request);
   registry_release(request->model);
   reply_release(&request->reply);

@@ -3,8 +3,8 @@
  * Life: request_create (first line) -> request_begin (headers) -> request_receive (body) -> request_complete (last byte). A
  * classification is then suspended and queued; a worker (or the watchdog, at its deadline) fills reply and resumes it;
  * request_send hands the reply to libmicrohttpd; request_finish (sent, or the client has gone) logs and frees.
- * libmicrohttpd itself answers what it cannot make a request of (a malformed request line, header or length; headers beyond its
- * buffer): such replies are its own short HTML, without a request id, and the connection is closed.
+ * libmicrohttpd itself answers what it cannot make a request of (a malformed request line, length or chunk; headers beyond its
+ * buffer of HTTP_CONNECTION_MEMORY): such replies are its own short HTML, without a request id, and the connection is closed.
  * Exactly one thread owns a request at any time: the connection's I/O thread, except between queue_push and resuming. */
 #ifndef REQUEST_H
 #define REQUEST_H
@@ -13,6 +13,7 @@
 #include "server/multipart.h"
 #include "server/reply.h"
 #include "server/server.h"
+#include "server/trace.h"
 
 #include <microhttpd.h>
 
@@ -27,6 +28,7 @@ enum request_phase {
 enum {
   REQUEST_MAX_ID = 128,
   REQUEST_LOG_PATH = 200,
+  REQUEST_MAX_VERSION = 20,
   REQUEST_OTHER_PARTS = 16,       /* fields beside images that one multipart body may have */
   REQUEST_SMALL_REPLY = 64 << 10, /* a larger reply counts in buffered_bytes until it is sent */
 };
@@ -43,10 +45,14 @@ struct request {
   struct peer *peer;
   _Atomic int phase; /* enum request_phase */
   char id[REQUEST_MAX_ID + 1];
+  struct trace trace;
   char method[16], path[REQUEST_LOG_PATH + 1]; /* for the log, cut to length */
   bool bad_path;                               /* has a zero byte, which would cut it short */
+  bool bad_uri;                                /* has spaces or control characters */
+  size_t uri_length;                           /* with the query, as it was sent */
   const struct route *route;                   /* NULL: no such path */
   char model_name[CONFIG_MAX_NAME + 1];        /* "": the default one */
+  char model_version[REQUEST_MAX_VERSION + 1]; /* "": any */
   int top_k;                                   /* 0: not given yet */
   bool classifies;                             /* counts in hwgqd_requests_total */
   bool gone;                                   /* the client closed the connection while it waited */
@@ -74,7 +80,7 @@ struct request {
 };
 
 struct request *request_create(struct server *server, struct MHD_Connection *connection, const char *uri);
-enum MHD_Result request_begin(struct request *request, const char *path, const char *method);
+enum MHD_Result request_begin(struct request *request, const char *path, const char *method, const char *version);
 enum MHD_Result request_receive(struct request *request, const char *data, size_t length);
 enum MHD_Result request_complete(struct request *request);
 enum MHD_Result request_send(struct request *request);

@@ -63,7 +63,7 @@ static bool check_type(struct request *request) {
   return false;
 }
 
-void route_classify_headers(struct request *request) {
+static void check_headers(struct request *request) {
   const char *model = request_query(request, "model"), *top_k = request_query(request, "top_k");
   uint64_t limit = (uint64_t)request->server->config->max_body_bytes;
   if (route_not_loaded(request)) return;
@@ -130,9 +130,7 @@ static bool collect_images(struct request *request, int part_count) {
 }
 
 static bool out_of_memory(struct request *request) {
-  reply_error(&request->reply, 503, "out_of_memory", request->id,
-              "The server has no memory for this request. Try again later.");
-  request->reply.retry_after = 1;
+  route_no_memory(request);
   return false;
 }
 
@@ -155,7 +153,7 @@ static bool open_form(struct request *request, const char *type) {
   return collect_images(request, count);
 }
 
-bool route_classify_body(struct request *request) {
+static bool open_body(struct request *request) {
   const char *type = request_header(request, "Content-Type");
   if (request->body_length == 0) {
     reply_error(&request->reply, 400, "empty_body", request->id,
@@ -235,7 +233,7 @@ static enum hwgq_status classify_one(const struct request *request, int index, s
   return status;
 }
 
-void route_classify_run(struct request *request, struct classify_scratch *scratch) {
+static void run(struct request *request, struct classify_scratch *scratch) {
   const struct served_model *model = request->model;
   struct text *text = &request->reply.body;
   uint64_t pixels_left = (uint64_t)request->server->config->max_pixels;
@@ -252,8 +250,10 @@ void route_classify_run(struct request *request, struct classify_scratch *scratc
     }
     enum hwgq_status status = classify_one(request, i, scratch, &pixels_left, &result, &error);
     if (!status) {
-      request->timings[request->timing_count++] = (struct stats_image){
-          .decode_ns = result.decode_ns, .preprocess_ns = result.preprocess_ns, .inference_ns = result.inference_ns};
+      request->timings[request->timing_count++] = (struct stats_image){.decode_ns = result.decode_ns,
+                                                                       .preprocess_ns = result.preprocess_ns,
+                                                                       .inference_ns = result.inference_ns,
+                                                                       .shared = result.helpers > 0};
     } else if (!request->several) {
       struct problem problem = problem_of(status);
       reply_error(&request->reply, problem.status, problem.code, request->id, "%s", error.message);
@@ -273,15 +273,25 @@ void route_classify_run(struct request *request, struct classify_scratch *scratc
   request->reply.content_type = REPLY_JSON;
 }
 
-void route_classify_timing(struct request *request) {
+static void write_ms(struct text *text, const char *name, uint64_t ns) {
+  text_puts(text, name);
+  text_ms(text, ns);
+}
+
+static void write_timing(struct request *request) {
+  struct text *text = &request->reply.body;
   uint64_t decode = 0, preprocess = 0, inference = 0;
   for (int i = 0; i < request->timing_count; i++) {
     decode += request->timings[i].decode_ns;
     preprocess += request->timings[i].preprocess_ns;
     inference += request->timings[i].inference_ns;
   }
-  text_printf(&request->reply.body,
-              ",\"timing_ms\":{\"queue\":%.3f,\"decode\":%.3f,\"preprocess\":%.3f,\"inference\":%.3f,\"total\":%.3f}}\n",
-              (double)request->queue_ns / 1e6, (double)decode / 1e6, (double)preprocess / 1e6, (double)inference / 1e6,
-              (double)request->total_ns / 1e6);
+  write_ms(text, ",\"timing_ms\":{\"queue\":", request->queue_ns);
+  write_ms(text, ",\"decode\":", decode);
+  write_ms(text, ",\"preprocess\":", preprocess);
+  write_ms(text, ",\"inference\":", inference);
+  write_ms(text, ",\"total\":", request->total_ns);
+  text_puts(text, "}}\n");
 }
+
+const struct route_work route_classify = {.headers = check_headers, .body = open_body, .run = run, .end = write_timing};

@@ -31,7 +31,8 @@ static void write_model(const struct served_model *model, int window, uint64_t n
   stats_read(model->stats, window, now, &counts, stages);
   text_puts(text, "{\"requests\":");
   write_counts(&counts, text);
-  text_printf(text, ",\"images\":%llu,\"latency_ms\":{", (unsigned long long)counts.images);
+  text_printf(text, ",\"images\":%llu,\"shared_images\":%llu,\"latency_ms\":{", (unsigned long long)counts.images,
+              (unsigned long long)counts.shared);
   for (int s = 0; s < STATS_STAGES; s++) {
     if (s) text_puts(text, ",");
     write_stage((enum stats_stage)s, &stages[s], text);
@@ -44,9 +45,10 @@ static int window_of(struct request *request) {
   const char *text = request_query(request, "window");
   size_t digits = text ? strspn(text, "0123456789") : 0;
   if (!text) return 0;
-  int window = digits && digits <= 2 && !text[digits] ? atoi(text) : 0;
-  if (window >= 1 && window <= 60) return window;
-  reply_error(&request->reply, 400, "bad_window", request->id, "window must be a whole number of seconds from 1 to 60.");
+  int window = digits && digits <= 3 && !text[digits] ? atoi(text) : 0;
+  if (window >= 1 && window <= STATS_MAX_WINDOW) return window;
+  reply_error(&request->reply, 400, "bad_window", request->id, "window must be a whole number of seconds from 1 to %d.",
+              STATS_MAX_WINDOW);
   return -1;
 }
 

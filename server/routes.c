@@ -3,47 +3,74 @@
 #include <string.h>
 
 static const struct route routes[] = {
-    {"/classify", ROUTE_CLASSIFY, NULL},
-    {"/v1/models/{name}/classify", ROUTE_CLASSIFY, NULL},
-    {"/v1/models", ROUTE_ANSWER, route_models},
-    {"/v1/models/{name}", ROUTE_ANSWER, route_model},
-    {"/v1/models/{name}/stats", ROUTE_ANSWER, route_model_stats},
-    {"/stats", ROUTE_ANSWER, route_stats},
-    {"/metrics", ROUTE_ANSWER, route_metrics},
-    {"/healthz", ROUTE_ANSWER, route_healthz},
-    {"/readyz", ROUTE_ANSWER, route_readyz},
-    {"/", ROUTE_ANSWER, route_page},
+    {"/classify", ROUTE_CLASSIFY, NULL, &route_classify},
+    {"/v1/models/{name}/classify", ROUTE_CLASSIFY, NULL, &route_classify},
+    {"/v1/models", ROUTE_ANSWER, route_models, NULL},
+    {"/v1/models/{name}", ROUTE_ANSWER, route_model, NULL},
+    {"/v1/models/{name}/stats", ROUTE_ANSWER, route_model_stats, NULL},
+    {"/v2", ROUTE_ANSWER, route_v2_server, NULL},
+    {"/v2/health/live", ROUTE_ANSWER, route_v2_live, NULL},
+    {"/v2/health/ready", ROUTE_ANSWER, route_v2_ready, NULL},
+    {"/v2/models/stats", ROUTE_ANSWER, route_v2_stats, NULL},
+    {"/v2/models/{name}", ROUTE_ANSWER, route_v2_model, NULL},
+    {"/v2/models/{name}/ready", ROUTE_ANSWER, route_v2_model_ready, NULL},
+    {"/v2/models/{name}/stats", ROUTE_ANSWER, route_v2_stats, NULL},
+    {"/v2/models/{name}/infer", ROUTE_INFER, NULL, &route_v2_infer},
+    {"/v2/models/{name}/versions/{version}", ROUTE_ANSWER, route_v2_model, NULL},
+    {"/v2/models/{name}/versions/{version}/ready", ROUTE_ANSWER, route_v2_model_ready, NULL},
+    {"/v2/models/{name}/versions/{version}/stats", ROUTE_ANSWER, route_v2_stats, NULL},
+    {"/v2/models/{name}/versions/{version}/infer", ROUTE_INFER, NULL, &route_v2_infer},
+    {"/v2/repository/index", ROUTE_POST, route_v2_index, NULL},
+    {"/v2/repository/models/{name}/load", ROUTE_POST, route_v2_load, NULL},
+    {"/v2/repository/models/{name}/unload", ROUTE_POST, route_v2_unload, NULL},
+    {"/stats", ROUTE_ANSWER, route_stats, NULL},
+    {"/metrics", ROUTE_ANSWER, route_metrics, NULL},
+    {"/healthz", ROUTE_ANSWER, route_healthz, NULL},
+    {"/readyz", ROUTE_ANSWER, route_readyz, NULL},
+    {"/", ROUTE_ANSWER, route_page, NULL},
 };
 
-static bool matches(const char *pattern, const char *path, char *name, size_t size) {
-  const char *hole = strchr(pattern, '{');
-  size_t before = hole ? (size_t)(hole - pattern) : 0;
-  name[0] = 0;
-  if (!hole) return strcmp(pattern, path) == 0;
-  if (strncmp(pattern, path, before) != 0) return false;
-  const char *start = path + before, *after = hole + strlen("{name}");
-  size_t length = strcspn(start, "/");
-  if (length == 0 || strcmp(start + length, after) != 0) return false;
-  if (length >= size) length = size - 1;
-  memcpy(name, start, length);
-  name[length] = 0;
-  return true;
+/* A segment of the path into a buffer, cut to its size. Returns the segment's length. */
+static size_t capture(const char *path, char *text, size_t size) {
+  size_t length = strcspn(path, "/"), kept = length < size ? length : size - 1;
+  memcpy(text, path, kept);
+  text[kept] = 0;
+  return length;
 }
 
-const struct route *route_find(const char *path, char *name, size_t size) {
+static bool matches(const char *pattern, const char *path, char *name, size_t name_size, char *version, size_t version_size) {
+  name[0] = version[0] = 0;
+  while (*pattern) {
+    if (*pattern != '{') {
+      if (*pattern++ != *path++) return false;
+      continue;
+    }
+    size_t length = pattern[1] == 'n' ? capture(path, name, name_size) : capture(path, version, version_size);
+    if (length == 0) return false;
+    path += length;
+    pattern = strchr(pattern, '}') + 1;
+  }
+  return *path == 0;
+}
+
+const struct route *route_find(const char *path, char *name, size_t name_size, char *version, size_t version_size) {
   for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
-    if (matches(routes[i].pattern, path, name, size)) return &routes[i];
+    if (matches(routes[i].pattern, path, name, name_size, version, version_size)) return &routes[i];
   }
   return NULL;
 }
 
 bool route_takes(const struct route *route, const char *method, const char **allow) {
-  if (route->kind == ROUTE_CLASSIFY) {
-    *allow = "POST, PUT";
-    return strcmp(method, "POST") == 0 || strcmp(method, "PUT") == 0;
-  }
-  *allow = "GET, HEAD";
-  return strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
+  bool get = route->kind == ROUTE_ANSWER, put = route->kind == ROUTE_CLASSIFY;
+  *allow = get ? "GET, HEAD" : put ? "POST, PUT" : "POST";
+  if (get) return strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
+  return strcmp(method, "POST") == 0 || (put && strcmp(method, "PUT") == 0);
+}
+
+void route_no_memory(struct request *request) {
+  reply_error(&request->reply, 503, "out_of_memory", request->id,
+              "The server has no memory for this request. Try again later.");
+  request->reply.retry_after = 1;
 }
 
 bool route_not_loaded(struct request *request) {

@@ -4,28 +4,34 @@
 
 #include "server/request.h"
 
-enum route_kind { ROUTE_ANSWER, ROUTE_CLASSIFY };
+/* ROUTE_ANSWER: GET, answered when the headers are there; ROUTE_POST: answered when the body is; ROUTE_CLASSIFY and
+ * ROUTE_INFER: POST for a worker (the first also PUT). */
+enum route_kind { ROUTE_ANSWER, ROUTE_POST, ROUTE_CLASSIFY, ROUTE_INFER };
 
-struct route {
-  const char *pattern; /* {name} stands for one network name */
-  enum route_kind kind;
-  void (*answer)(struct request *request); /* ROUTE_ANSWER: fills request->reply at once */
+struct classify_scratch;
+
+/* What becomes of a request that a worker serves. */
+struct route_work {
+  void (*headers)(struct request *request); /* checks what the headers tell: a reply stands when they are wrong */
+  bool (*body)(struct request *request);    /* true when the request may be queued, false when a reply stands */
+  void (*run)(struct request *request, struct classify_scratch *scratch); /* by a worker: fills request->reply */
+  void (*end)(struct request *request); /* on the I/O thread, just before a reply of 200 is sent; NULL: nothing to do */
 };
 
-/* Matches a path and keeps the {name} in `name` (zero-terminated, cut at `size`); NULL when there is no such path. */
-const struct route *route_find(const char *path, char *name, size_t size);
+struct route {
+  const char *pattern; /* {name} stands for one network name, {version} for a version after it */
+  enum route_kind kind;
+  void (*answer)(struct request *request); /* ROUTE_ANSWER, ROUTE_POST: fills request->reply */
+  const struct route_work *work;           /* the others */
+};
+
+/* Matches a path and keeps {name} and {version}, "" when it has none (zero-terminated, cut to their sizes); NULL when there is
+ * no such path. */
+const struct route *route_find(const char *path, char *name, size_t name_size, char *version, size_t version_size);
 /* Whether the route takes this method; *allow gets the Allow header. */
 bool route_takes(const struct route *route, const char *method, const char **allow);
 
-/* route_classify.c: checks what the headers tell (a reply stands when they are wrong), then takes the body apart and picks the
- * network: true when the request may be queued, false when a reply stands. */
-void route_classify_headers(struct request *request);
-bool route_classify_body(struct request *request);
-/* Ends the reply: timings. Called on the I/O thread, just before sending. */
-void route_classify_timing(struct request *request);
-/* By a worker: decodes, runs, writes the predictions into request->reply. */
-struct classify_scratch;
-void route_classify_run(struct request *request, struct classify_scratch *scratch);
+extern const struct route_work route_classify, route_v2_infer;
 
 /* route_models.c, route_stats.c, route_page.c, metrics.c */
 void route_models(struct request *request);
@@ -37,8 +43,23 @@ void route_healthz(struct request *request);
 void route_readyz(struct request *request);
 void route_page(struct request *request);
 
+/* route_v2.c: the Open Inference Protocol. */
+void route_v2_server(struct request *request);
+void route_v2_live(struct request *request);
+void route_v2_ready(struct request *request);
+void route_v2_model(struct request *request);
+void route_v2_model_ready(struct request *request);
+void route_v2_stats(struct request *request);
+void route_v2_index(struct request *request);
+void route_v2_load(struct request *request);
+void route_v2_unload(struct request *request);
+/* The network that the path names, in its version if that is named too; NULL: a reply stands. */
+struct served_model *route_v2_acquire(struct request *request);
+
 /* 503 while loading (true: the reply stands). */
 bool route_not_loaded(struct request *request);
+/* 503: no memory. */
+void route_no_memory(struct request *request);
 /* 503: about to stop. */
 void route_draining(struct request *request);
 /* 404: no network `name`; lists those that are there. */

@@ -11,16 +11,22 @@ const uint64_t stats_bounds[STATS_BOUNDS] = {
     25000000, 50000000, 100000000, 250000000, 500000000, 1000000000, 2500000000, 5000000000, 10000000000, 30000000000,
 };
 
-/* One stage in one slot: as struct histogram, in 32-bit counts because 5 seconds hold no more. */
+/* One stage in one slot: as struct histogram, in 32-bit counts because half a minute holds no more. */
 struct slot_stage {
   uint32_t buckets[HISTOGRAM_BUCKETS];
   uint64_t count, sum, min, max;
 };
 
 struct slot {
-  uint64_t period; /* clock / STATS_SLOT_SECONDS, plus 1 so that 0 means never used */
+  uint64_t period; /* clock / the slot's length, plus 1 so that 0 means never used */
   struct stats_counts counts;
   struct slot_stage stages[STATS_STAGES];
+};
+
+/* One more slot than the longest window has, for the slot that is being filled. */
+enum {
+  FINE_SLOTS = STATS_FINE_WINDOW / STATS_FINE_SECONDS + 1,
+  COARSE_SLOTS = STATS_MAX_WINDOW / STATS_COARSE_SECONDS + 1,
 };
 
 struct stats {
@@ -29,8 +35,9 @@ struct stats {
   struct stats_code codes[STATS_CODES];
   struct histogram stages[STATS_STAGES];
   uint64_t bounds[STATS_STAGES][STATS_BOUNDS];
-  /* one more than the window, for the slot that is being filled */
-  struct slot slots[STATS_SLOTS + 1];
+  struct stats_sum success, failure;
+  uint64_t last;
+  struct slot fine[FINE_SLOTS], coarse[COARSE_SLOTS];
 };
 
 const char *stats_stage_name(enum stats_stage stage) {
@@ -57,20 +64,25 @@ uint64_t stats_bytes(void) {
   return sizeof(struct stats);
 }
 
-static uint64_t period_of(uint64_t now) {
-  return now / (STATS_SLOT_SECONDS * CLOCK_SECOND) + 1;
+static uint64_t seconds_of(int window_seconds) {
+  return window_seconds <= STATS_FINE_WINDOW ? STATS_FINE_SECONDS : STATS_COARSE_SECONDS;
+}
+
+static uint64_t period_of(uint64_t now, uint64_t slot_seconds) {
+  return now / (slot_seconds * CLOCK_SECOND) + 1;
 }
 
 static uint64_t slots_of(int window_seconds) {
-  return (uint64_t)(window_seconds + STATS_SLOT_SECONDS - 1) / STATS_SLOT_SECONDS;
+  uint64_t seconds = seconds_of(window_seconds);
+  return ((uint64_t)window_seconds + seconds - 1) / seconds;
 }
 
 double stats_window(int window_seconds, uint64_t now) {
-  uint64_t slot = STATS_SLOT_SECONDS * CLOCK_SECOND;
+  uint64_t slot = seconds_of(window_seconds) * CLOCK_SECOND;
   return (double)(slots_of(window_seconds) * slot + now % slot) / (double)CLOCK_SECOND;
 }
 
-static void count_request(struct stats_counts *counts, int code, int images) {
+static void count_request(struct stats_counts *counts, int code, const struct stats_image *images, int image_count) {
   if (code == 200) {
     counts->ok++;
   } else if (code == 503 || code == 429) {
@@ -80,7 +92,8 @@ static void count_request(struct stats_counts *counts, int code, int images) {
   } else {
     counts->failed++;
   }
-  counts->images += (uint64_t)images;
+  counts->images += (uint64_t)image_count;
+  for (int i = 0; i < image_count; i++) counts->shared += images[i].shared;
 }
 
 static void count_code(struct stats *stats, int code) {
@@ -93,14 +106,19 @@ static void count_code(struct stats *stats, int code) {
   }
 }
 
-static void record_stage(struct stats *stats, struct slot *slot, enum stats_stage stage, uint64_t ns) {
-  struct slot_stage *recent = &slot->stages[stage];
-  histogram_record(&stats->stages[stage], ns);
+static void record_recent(struct slot_stage *recent, int bucket, uint64_t ns) {
   if (recent->count == 0 || ns < recent->min) recent->min = ns;
   if (ns > recent->max) recent->max = ns;
   recent->count++;
   recent->sum += ns;
-  recent->buckets[histogram_bucket(ns)]++;
+  recent->buckets[bucket]++;
+}
+
+/* slots: the current fine and coarse one. */
+static void record_stage(struct stats *stats, struct slot *const *slots, enum stats_stage stage, uint64_t ns) {
+  int bucket = histogram_bucket(ns);
+  histogram_record(&stats->stages[stage], ns);
+  for (int i = 0; i < 2; i++) record_recent(&slots[i]->stages[stage], bucket, ns);
   for (int i = 0; i < STATS_BOUNDS; i++) {
     if (ns <= stats_bounds[i]) {
       stats->bounds[stage][i]++;
@@ -109,25 +127,40 @@ static void record_stage(struct stats *stats, struct slot *slot, enum stats_stag
   }
 }
 
-void stats_record(struct stats *stats, const struct stats_request *request, const struct stats_image *images, int image_count,
-                  uint64_t now) {
-  uint64_t period = period_of(now);
-  struct slot *slot = &stats->slots[period % (STATS_SLOTS + 1)];
-  pthread_mutex_lock(&stats->mutex);
+/* The slot of the period that `now` is in, emptied when it held an earlier one. */
+static struct slot *current_slot(struct slot *slots, uint64_t count, uint64_t slot_seconds, uint64_t now) {
+  uint64_t period = period_of(now, slot_seconds);
+  struct slot *slot = &slots[period % count];
   if (slot->period < period) {
-    memset(slot, 0, sizeof *slot);
+    if (slot->period) memset(slot, 0, sizeof *slot);
     slot->period = period;
   }
+  return slot;
+}
+
+static void count_outcome(struct stats *stats, const struct stats_request *request, int image_count, uint64_t now) {
+  struct stats_sum *sum = request->code == 200 ? &stats->success : &stats->failure;
+  sum->count++;
+  if (request->has_total) sum->ns += request->total_ns;
+  if (image_count) stats->last = now;
+}
+
+void stats_record(struct stats *stats, const struct stats_request *request, const struct stats_image *images, int image_count,
+                  uint64_t now) {
+  pthread_mutex_lock(&stats->mutex);
+  struct slot *const slots[2] = {current_slot(stats->fine, FINE_SLOTS, STATS_FINE_SECONDS, now),
+                                 current_slot(stats->coarse, COARSE_SLOTS, STATS_COARSE_SECONDS, now)};
   count_code(stats, request->code);
-  count_request(&stats->counts, request->code, image_count);
-  count_request(&slot->counts, request->code, image_count);
-  if (request->has_queue) record_stage(stats, slot, STATS_QUEUE, request->queue_ns);
+  count_outcome(stats, request, image_count, now);
+  count_request(&stats->counts, request->code, images, image_count);
+  for (int i = 0; i < 2; i++) count_request(&slots[i]->counts, request->code, images, image_count);
+  if (request->has_queue) record_stage(stats, slots, STATS_QUEUE, request->queue_ns);
   for (int i = 0; i < image_count; i++) {
-    record_stage(stats, slot, STATS_DECODE, images[i].decode_ns);
-    record_stage(stats, slot, STATS_PREPROCESS, images[i].preprocess_ns);
-    record_stage(stats, slot, STATS_INFERENCE, images[i].inference_ns);
+    record_stage(stats, slots, STATS_DECODE, images[i].decode_ns);
+    record_stage(stats, slots, STATS_PREPROCESS, images[i].preprocess_ns);
+    record_stage(stats, slots, STATS_INFERENCE, images[i].inference_ns);
   }
-  if (request->has_total) record_stage(stats, slot, STATS_TOTAL, request->total_ns);
+  if (request->has_total) record_stage(stats, slots, STATS_TOTAL, request->total_ns);
   pthread_mutex_unlock(&stats->mutex);
 }
 
@@ -137,6 +170,7 @@ static void merge_slot(const struct slot *slot, struct stats_counts *counts, str
   counts->rejected += slot->counts.rejected;
   counts->expired += slot->counts.expired;
   counts->images += slot->counts.images;
+  counts->shared += slot->counts.shared;
   for (int s = 0; s < STATS_STAGES; s++) {
     const struct slot_stage *from = &slot->stages[s];
     struct histogram *to = &stages[s];
@@ -157,26 +191,46 @@ void stats_read(struct stats *stats, int window_seconds, uint64_t now, struct st
     pthread_mutex_unlock(&stats->mutex);
     return;
   }
-  uint64_t period = period_of(now);
-  uint64_t slots = slots_of(window_seconds);
+  bool is_fine = window_seconds <= STATS_FINE_WINDOW;
+  const struct slot *slots = is_fine ? stats->fine : stats->coarse;
+  int count = is_fine ? FINE_SLOTS : COARSE_SLOTS;
+  uint64_t period = period_of(now, seconds_of(window_seconds)), wanted = slots_of(window_seconds);
   memset(counts, 0, sizeof *counts);
   for (int s = 0; s < STATS_STAGES; s++) histogram_clear(&stages[s]);
   pthread_mutex_lock(&stats->mutex);
-  for (int i = 0; i < STATS_SLOTS + 1; i++) {
-    const struct slot *slot = &stats->slots[i];
-    if (slot->period && slot->period + slots >= period) merge_slot(slot, counts, stages);
+  for (int i = 0; i < count; i++) {
+    if (slots[i].period && slots[i].period + wanted >= period) merge_slot(&slots[i], counts, stages);
   }
   pthread_mutex_unlock(&stats->mutex);
 }
 
-void stats_read_metrics(struct stats *stats, struct stats_code *codes, struct stats_stage_metrics *stages, uint64_t *images) {
+void stats_read_metrics(struct stats *stats, struct stats_code *codes, struct stats_stage_metrics *stages,
+                        struct stats_counts *counts) {
   pthread_mutex_lock(&stats->mutex);
   memcpy(codes, stats->codes, sizeof stats->codes);
-  *images = stats->counts.images;
+  *counts = stats->counts;
   for (int s = 0; s < STATS_STAGES; s++) {
     stages[s].count = stats->stages[s].count;
     stages[s].sum = stats->stages[s].sum;
     memcpy(stages[s].bounds, stats->bounds[s], sizeof stages[s].bounds);
   }
+  pthread_mutex_unlock(&stats->mutex);
+}
+
+static struct stats_sum sum_of(const struct histogram *histogram) {
+  return (struct stats_sum){histogram->count, histogram->sum};
+}
+
+void stats_read_totals(struct stats *stats, struct stats_totals *totals) {
+  pthread_mutex_lock(&stats->mutex);
+  *totals = (struct stats_totals){
+      .success = stats->success,
+      .failure = stats->failure,
+      .queue = sum_of(&stats->stages[STATS_QUEUE]),
+      .input = sum_of(&stats->stages[STATS_DECODE]),
+      .inference = sum_of(&stats->stages[STATS_INFERENCE]),
+      .last = stats->last,
+  };
+  totals->input.ns += stats->stages[STATS_PREPROCESS].sum;
   pthread_mutex_unlock(&stats->mutex);
 }

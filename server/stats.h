@@ -1,5 +1,6 @@
 /* What happened to the requests of one network: counts by status code and durations by stage, since the start and over the last
- * minute. /stats and /metrics read the same numbers. Writers and readers hold a short mutex; no one waits for inference. */
+ * seconds to minutes. /stats and /metrics read the same numbers. Writers and readers hold a short mutex; no one waits for
+ * inference. */
 #ifndef STATS_H
 #define STATS_H
 
@@ -11,8 +12,10 @@ enum stats_stage { STATS_QUEUE, STATS_DECODE, STATS_PREPROCESS, STATS_INFERENCE,
 const char *stats_stage_name(enum stats_stage stage);
 
 enum {
-  STATS_SLOT_SECONDS = 5, /* the last minute is kept in slots of this length */
-  STATS_SLOTS = 60 / STATS_SLOT_SECONDS,
+  STATS_MAX_WINDOW = 300, /* seconds */
+  STATS_FINE_WINDOW = 60, /* up to here a window is made of slots of 5 s, above of slots of 30 s */
+  STATS_FINE_SECONDS = 5,
+  STATS_COARSE_SECONDS = 30,
   STATS_BOUNDS = 20,    /* upper bounds of the Prometheus histogram, see stats_bounds */
   STATS_CODES = 16,     /* distinct status codes */
   STATS_CODE_GONE = 499 /* the client closed the connection before it had its answer */
@@ -23,6 +26,7 @@ extern const uint64_t stats_bounds[STATS_BOUNDS];
 
 struct stats_counts {
   uint64_t ok, failed, rejected, expired, images;
+  uint64_t shared; /* images that idle workers had a part in */
 };
 
 struct stats_code {
@@ -43,6 +47,19 @@ struct stats_request {
 
 struct stats_image {
   uint64_t decode_ns, preprocess_ns, inference_ns;
+  bool shared; /* idle workers had a part in it */
+};
+
+struct stats_sum {
+  uint64_t count, ns;
+};
+
+/* Sums since the start, as the statistics extension of the Open Inference Protocol has them. */
+struct stats_totals {
+  struct stats_sum success, failure; /* requests, with their total time as far as it is known */
+  struct stats_sum queue;
+  struct stats_sum input, inference; /* images: decoding and preprocessing; the network */
+  uint64_t last;                     /* clock_now() of the last request with an image; 0: none */
 };
 
 struct stats;
@@ -57,10 +74,14 @@ void stats_record(struct stats *stats, const struct stats_request *request, cons
 /* What stats_read covers at `now` when it is asked for the last `window_seconds`: whole slots that are at least so long, and as
  * much of the slot that is being filled as has passed. In seconds. */
 double stats_window(int window_seconds, uint64_t now);
-/* A consistent copy. window_seconds 0: since the start; else the last stats_window seconds, for 1 to 60.
+/* A consistent copy. window_seconds 0: since the start; else the last stats_window seconds, for 1 to STATS_MAX_WINDOW.
  * stages[STATS_STAGES] must have room; it is overwritten. */
 void stats_read(struct stats *stats, int window_seconds, uint64_t now, struct stats_counts *counts, struct histogram *stages);
 /* As above for /metrics: codes[STATS_CODES], stages[STATS_STAGES]; always since the start. */
-void stats_read_metrics(struct stats *stats, struct stats_code *codes, struct stats_stage_metrics *stages, uint64_t *images);
+void stats_read_metrics(struct stats *stats, struct stats_code *codes, struct stats_stage_metrics *stages,
+                        struct stats_counts *counts);
+
+/* As above. */
+void stats_read_totals(struct stats *stats, struct stats_totals *totals);
 
 #endif

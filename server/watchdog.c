@@ -5,11 +5,17 @@
 #include "server/request.h"
 #include "server/server.h"
 
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
-enum { TICK_MS = 20 }; /* how late a deadline may be noticed */
+enum {
+  TICK_MS = 20,  /* how late a deadline may be noticed */
+  LOOK_MS = 100, /* how late it may be noticed that a client has closed */
+  LOOK_PEERS = 64,
+};
 
 static struct peer_list *list_of(struct watchdog *watchdog, enum peer_state state) {
   switch (state) {
@@ -141,21 +147,69 @@ static void check_list(struct watchdog *watchdog, struct peer_list *list, uint64
   }
 }
 
+/* libmicrohttpd waits for edges of the socket's state, and misses a close that comes together with the last bytes it reads: the
+ * request would stay until its deadline. When all that came has been read and the end has too, shutting down makes an edge. */
+static void look_for_closed(struct peer **peers, struct pollfd *fds, nfds_t count) {
+  if (count == 0 || poll(fds, count, 0) <= 0) return;
+  for (nfds_t i = 0; i < count; i++) {
+    int unread = 0;
+    if (!(fds[i].revents & (POLLRDHUP | POLLHUP | POLLERR))) continue;
+    if (ioctl(peers[i]->fd, FIONREAD, &unread) == 0 && unread == 0) shutdown(peers[i]->fd, SHUT_RDWR);
+  }
+}
+
+static void check_closed(struct watchdog *watchdog, uint64_t now) {
+  struct peer *peers[LOOK_PEERS];
+  struct pollfd fds[LOOK_PEERS];
+  nfds_t count = 0;
+  if (now < watchdog->next_look) return;
+  watchdog->next_look = now + LOOK_MS * CLOCK_MS;
+  for (struct peer *peer = watchdog->receiving.first; peer; peer = peer->next) {
+    peers[count] = peer;
+    fds[count++] = (struct pollfd){.fd = peer->fd, .events = POLLRDHUP};
+    if (count < LOOK_PEERS) continue;
+    look_for_closed(peers, fds, count);
+    count = 0;
+  }
+  look_for_closed(peers, fds, count);
+}
+
 static void check_peers(struct watchdog *watchdog, uint64_t now) {
   check_list(watchdog, &watchdog->receiving, now);
   check_list(watchdog, &watchdog->sending, now);
   check_list(watchdog, &watchdog->idle, now);
+  check_closed(watchdog, now);
+}
+
+/* Tells the service manager, twice as often as it wants to hear it, that this thread runs and has just had the mutexes of the
+ * connections and of the queue: a deadlock there ends the pings. */
+static void ping(struct watchdog *watchdog, uint64_t now) {
+  const struct notify *notify = &watchdog->server->notify;
+  if (!notify->watchdog_ns || now < watchdog->next_ping) return;
+  notify_send(notify, "WATCHDOG=1");
+  watchdog->next_ping = now + notify->watchdog_ns / 2;
+}
+
+/* Waits for a change, until `wake` at most (0: without end). The mutex is held. */
+static void wait_until(struct watchdog *watchdog, uint64_t wake) {
+  if (wake == 0) {
+    pthread_cond_wait(&watchdog->changed, &watchdog->mutex);
+    return;
+  }
+  struct timespec until = {.tv_sec = (time_t)(wake / CLOCK_SECOND), .tv_nsec = (long)(wake % CLOCK_SECOND)};
+  pthread_cond_timedwait(&watchdog->changed, &watchdog->mutex, &until);
 }
 
 static void *watch(void *argument) {
   struct watchdog *watchdog = argument;
   pthread_mutex_lock(&watchdog->mutex);
   while (!watchdog->stop) {
+    uint64_t now = clock_now(), wake = now + TICK_MS * CLOCK_MS;
+    ping(watchdog, now);
     if (watchdog->peers == 0) {
-      pthread_cond_wait(&watchdog->changed, &watchdog->mutex);
+      wait_until(watchdog, watchdog->next_ping);
       continue;
     }
-    uint64_t now = clock_now(), wake = now + TICK_MS * CLOCK_MS;
     check_peers(watchdog, now);
     pthread_mutex_unlock(&watchdog->mutex);
     struct queue_item *item = queue_expire(&watchdog->server->queue, now);
@@ -165,8 +219,7 @@ static void *watch(void *argument) {
       item = next;
     }
     pthread_mutex_lock(&watchdog->mutex);
-    struct timespec until = {.tv_sec = (time_t)(wake / CLOCK_SECOND), .tv_nsec = (long)(wake % CLOCK_SECOND)};
-    if (!watchdog->stop) pthread_cond_timedwait(&watchdog->changed, &watchdog->mutex, &until);
+    if (!watchdog->stop) wait_until(watchdog, wake);
   }
   pthread_mutex_unlock(&watchdog->mutex);
   return NULL;

@@ -21,7 +21,8 @@ enum peer_state {
  */
 struct peer {
   struct peer *previous, *next;
-  int fd; /* open until watchdog_remove */
+  int fd;        /* open until watchdog_remove */
+  void *request; /* struct request that has begun and not ended; for the I/O thread */
   enum peer_state state;
   bool timed_out; /* a deadline has passed and the socket is shut down: the state does not change any more */
   uint64_t deadline;
@@ -39,7 +40,9 @@ struct watchdog {
   pthread_cond_t changed;
   pthread_t thread;
   struct peer_list idle, receiving, sending;
-  int peers; /* of any state */
+  int peers;          /* of any state */
+  uint64_t next_ping; /* when the service manager is told that the daemon is alive */
+  uint64_t next_look; /* when closed connections are looked for */
   bool stop, running;
 };
 

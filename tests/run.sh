@@ -115,6 +115,7 @@ stage_tsan() {
   export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
   build tsan tsan && fixed_addresses || return
   unit tsan build/tsan 'test_plan'
+  unit tsan build/tsan 'test_team'
   unit tsan build/tsan 'test_server_*'
   unit tsan build/tsan 'test_train*'
   scripts tsan build/tsan http zoo

@@ -65,6 +65,75 @@ struct hwgq_bconv_form {
   void (*encode)(const struct hwgq_encode_job *job);
 };
 
+/* Bit-sliced convolutions: a vector holds one bit of the sums of LANES (pixel, out channel) pairs, and the weights of one input
+ * channel of one input pixel of a tile (a source) for all of these pairs are a row of LANES bits. Only channels whose
+ * activation bit is set are visited: their rows are added up by full adders on whole vectors. Offsets of rows are 16 bits, in
+ * units of HWGQ_SLICED_UNIT bytes; sources whose rows lie farther apart belong to different parts. */
+enum {
+  HWGQ_SLICED_PLANES = 24,
+  HWGQ_SLICED_LEVELS = 15,
+  HWGQ_SLICED_SLACK = 64, /* offsets that kernels may write beyond the last */
+  HWGQ_SLICED_MAX_DWORDS = 16,
+  HWGQ_SLICED_UNIT = 8
+};
+
+/* Packed pixels to lists: for each plane of each pixel, the row offsets (channel * LANES / 64) of the channels whose bit is
+ * set. `offsets_step` is at least the number of channels + HWGQ_SLICED_SLACK. */
+struct hwgq_sliced_list_job {
+  const uint32_t *input; /* [pixels][words][planes] */
+  size_t pixels, pixel_step;
+  int words, planes;
+  uint16_t *offsets; /* [pixels][planes][offsets_step] */
+  size_t offsets_step;
+  uint16_t *counts; /* [pixels][planes] */
+};
+
+struct hwgq_sliced_source {
+  const uint16_t *offsets; /* [planes][offsets_step] */
+  const uint16_t *counts;  /* [planes] */
+  uint16_t part, add;      /* of the weights; offset of the source's rows in it. Parts do not decrease. */
+};
+
+/* sums = for each block of LANES pairs, sum over planes of 2^plane * (rows of the sources' lists of that plane). */
+struct hwgq_sliced_job {
+  const struct hwgq_sliced_source *sources;
+  int source_count, planes;
+  size_t offsets_step, usual; /* usual: multiple of 32, at most offsets_step; most lists are not longer */
+  const uint8_t *weights;     /* [blocks][weight_step bytes]: [parts][part_step bytes]: rows */
+  size_t weight_step, part_step;
+  uint16_t zero; /* offset of a row of zeros in every part */
+  int blocks;
+  uint16_t *list; /* memory for the lists of a plane of the sources of a part, joined, + HWGQ_SLICED_SLACK + usual */
+  void *sums;     /* [blocks][sum_planes][LANES / 8 bytes] */
+  int sum_planes; /* 6 to HWGQ_SLICED_PLANES, enough for the largest sum */
+};
+
+/* For one block: masks[j] = (2 * sum + start >= thresholds[j]), bit-sliced. */
+struct hwgq_sliced_compare_job {
+  const void *sums; /* [sum_planes][LANES / 8] */
+  int sum_planes, levels;
+  const uint32_t *start;  /* [LANES / 32] */
+  const void *thresholds; /* [sum_planes + 2][levels][LANES / 8] */
+  void *masks;            /* [levels][LANES / 8] */
+};
+
+/* For one block: 2 * sum + start as int32. */
+struct hwgq_sliced_unpack_job {
+  const void *sums;
+  int sum_planes;
+  const uint32_t *start; /* [LANES / 32] */
+  int32_t **sums_of;     /* [LANES / 32]: where 32 sums go */
+};
+
+/* The bit-sliced kernels of an instruction set. */
+struct hwgq_sliced {
+  int lanes;
+  void (*list)(const struct hwgq_sliced_list_job *job);
+  void (*sum)(const struct hwgq_sliced_job *job);
+  void (*compare)(const struct hwgq_sliced_compare_job *job);
+  void (*unpack)(const struct hwgq_sliced_unpack_job *job);
+};
+
 /* Weighted population counts of whole pixels: sums[i] = sum over words and planes of 2^plane * popcount(word & mask). */
 struct hwgq_sums_job {
   const uint32_t *input;
@@ -167,8 +236,9 @@ struct hwgq_linear_job {
 };
 
 struct hwgq_kernels {
-  const char *name;                               /* "scalar", "avx2", "avx512" */
-  struct hwgq_bconv_form forms[HWGQ_MAX_FORMS];   /* preferred first; the last one takes everything; then name NULL */
+  const char *name;                             /* "scalar", "avx2", "avx512" */
+  struct hwgq_bconv_form forms[HWGQ_MAX_FORMS]; /* preferred first; the last one takes everything; then name NULL */
+  struct hwgq_sliced sliced;
   void (*fconv)(const struct hwgq_conv_job *job); /* float32 fused multiply-add, from 0 */
   void (*sums)(const struct hwgq_sums_job *job);
   void (*pack_i32)(const struct hwgq_pack_job *job);
@@ -200,6 +270,11 @@ bool hwgq_kernels_supported(const struct hwgq_kernels *kernels);
 bool hwgq_form_supported(const struct hwgq_bconv_form *form);
 /* Whether this CPU is faster with it than with the forms after it. */
 bool hwgq_form_preferred(const struct hwgq_bconv_form *form);
+
+/* Whether this CPU has what the set's bit-sliced kernels need beside the set itself, and up to how many pixels per tile they
+ * are faster than the forms. */
+bool hwgq_sliced_supported(const struct hwgq_kernels *kernels);
+int hwgq_sliced_pixels(const struct hwgq_kernels *kernels);
 
 /* codes.c: what a form with codes needs, per pixel of `words` words of planes. A unit is what `length` of a job counts. */
 size_t hwgq_code_elements(const struct hwgq_bconv_form *form, int words); /* uint32 per pixel */
@@ -233,6 +308,15 @@ void hwgq_code_arrange(const struct hwgq_bconv_form *form, const uint32_t *bits,
 HWGQ_DECLARE_KERNELS(scalar);
 HWGQ_DECLARE_KERNELS(avx2);
 HWGQ_DECLARE_KERNELS(avx512);
+
+#define HWGQ_DECLARE_SLICED(isa)                                                                                               \
+  void hwgq_sliced_list_##isa(const struct hwgq_sliced_list_job *job);                                                         \
+  void hwgq_sliced_sum_##isa(const struct hwgq_sliced_job *job);                                                               \
+  void hwgq_sliced_compare_##isa(const struct hwgq_sliced_compare_job *job);                                                   \
+  void hwgq_sliced_unpack_##isa(const struct hwgq_sliced_unpack_job *job)
+HWGQ_DECLARE_SLICED(scalar);
+HWGQ_DECLARE_SLICED(avx2);
+HWGQ_DECLARE_SLICED(avx512);
 
 void hwgq_bconv_lookup4_avx2(const struct hwgq_conv_job *job);
 void hwgq_bconv_lookup4_avx512(const struct hwgq_conv_job *job);

@@ -1,5 +1,6 @@
 #include "models/classify/classify.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -8,6 +9,8 @@ struct classify_scratch {
   void *arena;     /* the plan's run arena, 64-byte aligned */
   uint8_t *pixels; /* network input */
   float *scores;
+  struct hwgq_team *team; /* borrowed, or NULL */
+  int helpers;            /* of the team; 0 without one */
   size_t arena_bytes, pixel_bytes;
   int score_count;
 };
@@ -24,8 +27,8 @@ static size_t pixel_bytes_of(const struct classifier *classifier) {
   return (size_t)classifier->input.channels * (size_t)classifier->input.height * (size_t)classifier->input.width;
 }
 
-static size_t arena_bytes_of(const struct classifier *classifier) {
-  size_t bytes = hwgq_plan_scratch_bytes(classifier->plan);
+static size_t arena_bytes_of(const struct classifier *classifier, int helpers) {
+  size_t bytes = hwgq_plan_team_scratch_bytes(classifier->plan, helpers);
   if (bytes == 0) bytes = 1;
   return (bytes + ARENA_ALIGNMENT - 1) / ARENA_ALIGNMENT * ARENA_ALIGNMENT;
 }
@@ -82,8 +85,13 @@ size_t classifier_bytes(const struct classifier *classifier) {
   return hwgq_plan_bytes(classifier->plan) + (size_t)classifier->model->file_bytes;
 }
 
-size_t classify_scratch_bytes(const struct classifier *classifier) {
-  return arena_bytes_of(classifier) + pixel_bytes_of(classifier) + (size_t)classifier->class_count * sizeof(float);
+void classify_scratch_set_team(struct classify_scratch *scratch, struct hwgq_team *team, int helpers) {
+  scratch->team = team;
+  scratch->helpers = team ? helpers : 0;
+}
+
+size_t classify_scratch_bytes(const struct classifier *classifier, int helpers) {
+  return arena_bytes_of(classifier, helpers) + pixel_bytes_of(classifier) + (size_t)classifier->class_count * sizeof(float);
 }
 
 enum hwgq_status classify_scratch_create(const struct classifier *classifier, struct classify_scratch **scratch,
@@ -103,7 +111,7 @@ enum hwgq_status classify_scratch_create(const struct classifier *classifier, st
 
 enum hwgq_status classify_scratch_reserve(struct classify_scratch *scratch, const struct classifier *classifier,
                                           struct hwgq_error *error) {
-  size_t arena_bytes = arena_bytes_of(classifier), pixel_bytes = pixel_bytes_of(classifier);
+  size_t arena_bytes = arena_bytes_of(classifier, scratch->helpers), pixel_bytes = pixel_bytes_of(classifier);
   if (arena_bytes > scratch->arena_bytes) {
     void *arena = aligned_alloc(ARENA_ALIGNMENT, arena_bytes);
     if (!arena) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for a run arena of %zu bytes", arena_bytes);
@@ -161,7 +169,11 @@ enum hwgq_status classify_prepare(const struct classifier *classifier, struct cl
 static void run(const struct classifier *classifier, struct classify_scratch *scratch, const uint8_t *pixels,
                 struct classify_result *result) {
   uint64_t start = now_ns();
-  hwgq_run(classifier->plan, scratch->arena, pixels, scratch->scores);
+  if (scratch->team) {
+    result->helpers = hwgq_run_team(classifier->plan, scratch->arena, pixels, scratch->scores, scratch->team, NULL);
+  } else {
+    hwgq_run(classifier->plan, scratch->arena, pixels, scratch->scores);
+  }
   result->inference_ns = now_ns() - start;
   result->pixels = pixels;
   result->scores = scratch->scores;
@@ -182,6 +194,36 @@ enum hwgq_status classify_pixels(const struct classifier *classifier, struct cla
   enum hwgq_status status = classify_scratch_reserve(scratch, classifier, error);
   if (status) return status;
   run(classifier, scratch, pixels, result);
+  return HWGQ_OK;
+}
+
+enum hwgq_status classify_image(const struct classifier *classifier, struct classify_scratch *scratch,
+                                const struct image *image, struct classify_result *result, struct hwgq_error *error) {
+  *result = (struct classify_result){0};
+  enum hwgq_status status = classify_scratch_reserve(scratch, classifier, error);
+  if (status) return status;
+  uint64_t start = now_ns();
+  status = image_preprocess(image, &classifier->model->preprocess, classifier->input, scratch->pixels, error);
+  if (status) return status;
+  result->preprocess_ns = now_ns() - start;
+  run(classifier, scratch, scratch->pixels, result);
+  return HWGQ_OK;
+}
+
+enum hwgq_status classify_tensor(const struct classifier *classifier, struct classify_scratch *scratch, const float *input,
+                                 struct classify_result *result, struct hwgq_error *error) {
+  *result = (struct classify_result){0};
+  enum hwgq_status status = classify_scratch_reserve(scratch, classifier, error);
+  if (status) return status;
+  uint64_t start = now_ns();
+  hwgq_run_tensor(classifier->plan, scratch->arena, input, scratch->scores);
+  result->inference_ns = now_ns() - start;
+  result->scores = scratch->scores;
+  for (int i = 0; i < classifier->class_count; i++) {
+    if (!isfinite(scratch->scores[i])) {
+      return hwgq_fail(error, HWGQ_ERROR_INVALID, "the input's values are so large that the scores overflow: preprocess them");
+    }
+  }
   return HWGQ_OK;
 }
 

@@ -31,18 +31,21 @@ struct classify_scratch;
 /* `classifier` may be NULL: reserve later. */
 enum hwgq_status classify_scratch_create(const struct classifier *classifier, struct classify_scratch **scratch,
                                          struct hwgq_error *error);
+/* From here on the network runs in a team of so many helpers. NULL: by itself. */
+void classify_scratch_set_team(struct classify_scratch *scratch, struct hwgq_team *team, int helpers);
 /* Grows the scratch where this classifier needs more. The functions below call it; afterwards it allocates nothing. */
 enum hwgq_status classify_scratch_reserve(struct classify_scratch *scratch, const struct classifier *classifier,
                                           struct hwgq_error *error);
 void classify_scratch_destroy(struct classify_scratch *scratch);
-/* Bytes that a scratch reserved for this classifier has. */
-size_t classify_scratch_bytes(const struct classifier *classifier);
+/* Bytes that a scratch reserved for this classifier has, with a team of so many helpers (0: none). */
+size_t classify_scratch_bytes(const struct classifier *classifier, int helpers);
 
 struct classify_result {
   const uint8_t *pixels;   /* what the network saw: HWC, 8 bits, in the network's channel order; in the scratch */
   const float *scores;     /* [class_count] probabilities, in the scratch: valid until its next use */
   struct image_info image; /* also after a failure, as far as the header was understood */
   uint64_t decode_ns, preprocess_ns, inference_ns; /* CLOCK_MONOTONIC */
+  int helpers;                                     /* that had a part in it */
 };
 
 /* Decodes and preprocesses only: fills pixels, image, decode_ns and preprocess_ns. limits: NULL for IMAGE_LIMITS_DEFAULT.
@@ -56,6 +59,14 @@ enum hwgq_status classify_bytes(const struct classifier *classifier, struct clas
                                 struct hwgq_error *error);
 /* The network only, on pixels that are preprocessed already (a data set's). Fills pixels, scores and inference_ns. */
 enum hwgq_status classify_pixels(const struct classifier *classifier, struct classify_scratch *scratch, const uint8_t *pixels,
+                                 struct classify_result *result, struct hwgq_error *error);
+
+/* As classify_bytes from after the decoding on: an image of any size. Fills pixels, scores, preprocess_ns and inference_ns. */
+enum hwgq_status classify_image(const struct classifier *classifier, struct classify_scratch *scratch,
+                                const struct image *image, struct classify_result *result, struct hwgq_error *error);
+/* The network only, on its input as preprocessed float32 CHW. Fills scores and inference_ns. Values so large that a score is no
+ * number give HWGQ_ERROR_INVALID. */
+enum hwgq_status classify_tensor(const struct classifier *classifier, struct classify_scratch *scratch, const float *input,
                                  struct classify_result *result, struct hwgq_error *error);
 
 enum { CLASSIFY_MAX_TOP_K = HWGQ_MAX_CLASSES };

@@ -119,22 +119,75 @@ void text_json_string(struct text *text, const char *string) {
   text_append(text, "\"", 1);
 }
 
+/* The decimal digits of a value, at the end of a buffer; returns where they begin. */
+static char *decimal(char *end, unsigned long long value) {
+  do {
+    *--end = (char)('0' + value % 10);
+    value /= 10;
+  } while (value);
+  return end;
+}
+
+void text_integer(struct text *text, long long value) {
+  char digits[24], *end = digits + sizeof digits;
+  char *start = decimal(end, value < 0 ? -(unsigned long long)value : (unsigned long long)value);
+  if (value < 0) *--start = '-';
+  text_append(text, start, (size_t)(end - start));
+}
+
+void text_ms(struct text *text, unsigned long long ns) {
+  char digits[32], *end = digits + sizeof digits;
+  unsigned long long us = ns / 1000 + (ns % 1000 >= 500);
+  char *start = decimal(end, us % 1000 + 1000); /* three digits behind a 1, which becomes the point */
+  *start = '.';
+  start = decimal(start, us / 1000);
+  text_append(text, start, (size_t)(end - start));
+}
+
+/* Between two neighbouring floats in the middle: rounding to double and then to float may go the wrong way there. */
+static bool is_midpoint(double value) {
+  uint64_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return (bits & ((UINT64_C(1) << 29) - 1)) == UINT64_C(1) << 28;
+}
+
+/* Probabilities are written by the thousand, and printf and strtof take a microsecond each time. For 1e-4 <= value < 1 whole
+ * numbers do: n / 10^places is rounded once as a double and once as a float, which is how the text reads back. False: not
+ * decided. */
+static bool put_probability(struct text *text, float value) {
+  static const double powers[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13};
+  char digits[24], *end = digits + sizeof digits;
+  int zeros = 0; /* between the point and the first digit */
+  if (!(value >= 1e-4f && value < 1.0f)) return false;
+  while ((double)value * powers[zeros + 1] < 1) zeros++;
+  for (int precision = 6; precision <= 9; precision++) {
+    int places = zeros + precision;
+    double whole = nearbyint((double)value * powers[places]), back = whole / powers[places];
+    if (is_midpoint(back)) return false;
+    if ((float)back != value) continue;
+    unsigned long long n = (unsigned long long)whole;
+    while (n % 10 == 0) {
+      n /= 10;
+      places--;
+    }
+    char *start = decimal(end, n);
+    while (end - start < places) *--start = '0';
+    *--start = '.';
+    *--start = '0';
+    text_append(text, start, (size_t)(end - start));
+    return true;
+  }
+  return false;
+}
+
 void text_json_float(struct text *text, float value) {
   char digits[32];
-  int precision = 6;
   if (!isfinite(value)) {
     text_puts(text, "null");
     return;
   }
-  /* A guess in plain arithmetic saves most of the attempts below, which decide. */
-  if (value >= 1e-6f && value <= 1.0f) {
-    double scale = 1e5 * pow(10.0, -floor(log10((double)value)));
-    while (precision < 9 && (float)(nearbyint((double)value * scale) / scale) != value) {
-      precision++;
-      scale *= 10;
-    }
-  }
-  for (; precision <= 9; precision++) {
+  if (put_probability(text, value)) return;
+  for (int precision = 6; precision <= 9; precision++) {
     snprintf(digits, sizeof digits, "%.*g", precision, (double)value);
     if (precision == 9 || strtof(digits, NULL) == value) break;
   }

@@ -22,6 +22,9 @@ void text_vprintf(struct text *text, const char *format, va_list arguments) __at
 void text_json_string(struct text *text, const char *string);
 /* A float so that it reads back to the same bits, in as few digits (6 to 9) as that takes; null when it is not finite. */
 void text_json_float(struct text *text, float value);
+void text_integer(struct text *text, long long value);
+/* Nanoseconds as milliseconds with three decimals, rounded: 1234567 gives 1.235. */
+void text_ms(struct text *text, unsigned long long ns);
 /* Hands the string over (to be freed by the caller) and empties the text; NULL when it failed. An empty text gives "". */
 char *text_take(struct text *text);
 void text_release(struct text *text);

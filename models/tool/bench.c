@@ -1,4 +1,4 @@
-/* `hwgq bench`: how long each stage of a network takes on one core. */
+/* `hwgq bench`: how long each stage of a network takes, on one core or on several. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "models/classify/text.h"
+#include "models/tool/bench_threads.h"
 #include "models/tool/network_choice.h"
 
 enum { CALIBRATION_IMAGES = 2 };
@@ -13,7 +14,7 @@ enum { CALIBRATION_IMAGES = 2 };
 struct options {
   const char *model, *cpu, *form;
   struct network_choice choice; /* instead of a model */
-  int runs;
+  int runs, threads, workers;
   bool json;
 };
 
@@ -82,14 +83,28 @@ struct measurement {
   char cpu[128];
   double hertz;
   int stages, runs;
-  struct spread *stage; /* [stages], then the total */
+  struct spread *stage; /* [stages], then the total, then the total of one thread when there are several */
+  int threads, workers;
+  double per_second[2]; /* images by one worker, and by all; medians of rounds that take turns */
 };
 
-/* One timed run after another; every stage's times, and their sum, become spreads. */
-static bool measure(const struct hwgq_plan *plan, struct hwgq_shape shape, int runs, struct measurement *m) {
-  const size_t stages = (size_t)hwgq_plan_stage_count(plan), columns = stages + 1, rows = (size_t)runs;
+/* Stage times of one run to times[stage * runs + run], and their sum behind them. */
+static void record(const uint64_t *one, size_t stages, size_t runs, size_t run, uint64_t *times) {
+  uint64_t total = 0;
+  for (size_t s = 0; s < stages; s++) {
+    times[s * runs + run] = one[s];
+    total += one[s];
+  }
+  times[stages * runs + run] = total;
+}
+
+/* One timed run after another; every stage's times, and their sum, become spreads. With a team, runs of one thread take turns
+ * with the team's. */
+static bool measure(const struct hwgq_plan *plan, struct hwgq_shape shape, int runs, struct hwgq_team *team,
+                    struct measurement *m) {
+  const size_t stages = (size_t)hwgq_plan_stage_count(plan), columns = stages + 2, rows = (size_t)runs;
   uint64_t *times = calloc(columns * rows, sizeof *times), *one = calloc(stages, sizeof *one);
-  void *scratch = aligned_alloc(64, hwgq_plan_scratch_bytes(plan));
+  void *scratch = aligned_alloc(64, hwgq_plan_team_scratch_bytes(plan, m->threads - 1));
   float *scores = calloc((size_t)hwgq_plan_output_count(plan), sizeof *scores);
   uint8_t *pixels = malloc((size_t)shape.channels * (size_t)shape.height * (size_t)shape.width);
   m->stage = calloc(columns, sizeof *m->stage);
@@ -102,13 +117,11 @@ static bool measure(const struct hwgq_plan *plan, struct hwgq_shape shape, int r
     m->hertz = core_clock();
     for (int run = -warm_up; run < runs; run++) {
       hwgq_run_profiled(plan, scratch, pixels, scores, one);
-      if (run < 0) continue;
-      uint64_t total = 0;
-      for (size_t s = 0; s < stages; s++) {
-        times[s * rows + (size_t)run] = one[s];
-        total += one[s];
-      }
-      times[stages * rows + (size_t)run] = total;
+      if (run >= 0) record(one, stages, rows, (size_t)run, times);
+      if (!team) continue;
+      if (run >= 0) times[(stages + 1) * rows + (size_t)run] = times[stages * rows + (size_t)run];
+      hwgq_run_team(plan, scratch, pixels, scores, team, one);
+      if (run >= 0) record(one, stages, rows, (size_t)run, times);
     }
     m->hertz = fmax(m->hertz, core_clock());
     for (size_t s = 0; s < columns; s++) m->stage[s] = spread_of(times + s * rows, runs);
@@ -119,6 +132,30 @@ static bool measure(const struct hwgq_plan *plan, struct hwgq_shape shape, int r
   free(one);
   free(times);
   return ready;
+}
+
+static int descending(const void *a, const void *b) {
+  const double x = *(const double *)a, y = *(const double *)b;
+  return x > y ? -1 : x < y;
+}
+
+static enum hwgq_status measure_workers(const struct hwgq_plan *plan, struct hwgq_shape shape, int runs, struct measurement *m,
+                                        struct hwgq_error *error) {
+  enum { ROUNDS = 9 };
+  double rates[2][ROUNDS];
+  uint8_t *pixels = malloc((size_t)shape.channels * (size_t)shape.height * (size_t)shape.width);
+  if (!pixels) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "bench: out of memory");
+  networks_image(shape, 1, CALIBRATION_IMAGES, pixels);
+  enum hwgq_status status = HWGQ_OK;
+  for (int round = 0; round < 2 * ROUNDS && !status; round++) {
+    status = bench_throughput(plan, pixels, round % 2 ? m->workers : 1, runs, &rates[round % 2][round / 2], error);
+  }
+  for (int i = 0; i < 2 && !status; i++) {
+    qsort(rates[i], ROUNDS, sizeof rates[i][0], descending);
+    m->per_second[i] = rates[i][ROUNDS / 2];
+  }
+  free(pixels);
+  return status;
 }
 
 static double macs_per_cycle(const struct measurement *m, uint64_t macs, const struct spread *spread) {
@@ -148,8 +185,8 @@ static void table_row(struct text *out, const char *name, const char *kernel, ui
 
 static void write_table(struct text *out, const char *what, const struct hwgq_plan *plan, const struct measurement *m) {
   const struct spread *total = &m->stage[m->stages];
-  text_printf(out, "%s\n%s, %.2f GHz measured, kernel set %s, one core, one image at a time, %d runs\n\n", what, m->cpu,
-              m->hertz / 1e9, hwgq_plan_cpu(plan), m->runs);
+  text_printf(out, "%s\n%s, %.2f GHz measured, kernel set %s, %d thread%s, one image at a time, %d runs\n\n", what, m->cpu,
+              m->hertz / 1e9, hwgq_plan_cpu(plan), m->threads, m->threads > 1 ? "s" : "", m->runs);
   text_printf(out, "%-20s %-28s %12s %10s %10s %10s %10s\n", "stage", "kernel", "MACs", "us median", "min", "max",
               "MACs/cycle");
   for (int s = 0; s < m->stages; s++) {
@@ -159,6 +196,15 @@ static void write_table(struct text *out, const char *what, const struct hwgq_pl
   table_row(out, "total", "", total_macs(plan), total, macs_per_cycle(m, total_macs(plan), total));
   text_printf(out, "\nplan (weights, thresholds) %.0f kB, scratch memory of a run %.0f kB\n",
               (double)hwgq_plan_bytes(plan) / 1e3, (double)hwgq_plan_scratch_bytes(plan) / 1e3);
+  if (m->threads > 1) {
+    const struct spread *one = &m->stage[m->stages + 1];
+    text_printf(out, "one thread, runs taking turns: median %.1f, min %.1f us; %d threads take %.3f and %.3f of that\n",
+                one->median, one->least, m->threads, total->median / one->median, total->least / one->least);
+  }
+  if (m->workers) {
+    text_printf(out, "images per second: one worker %.1f, %d workers %.1f, %.3f times as many\n", m->per_second[0], m->workers,
+                m->per_second[1], m->per_second[1] / m->per_second[0]);
+  }
   if (is_noisy(total)) {
     text_printf(out, "warning: the median run took %.0f %% longer than the fastest; something else uses this machine\n",
                 100 * (total->median / total->least - 1));
@@ -176,8 +222,8 @@ static void write_json(struct text *out, const char *what, const struct hwgq_pla
   text_json_string(out, what);
   text_puts(out, ",\"cpu\":");
   text_json_string(out, m->cpu);
-  text_printf(out, ",\"clock_ghz\":%.3f,\"kernels\":\"%s\",\"threads\":1,\"batch\":1,\"runs\":%d,\"noisy\":%s,\"stages\":[",
-              m->hertz / 1e9, hwgq_plan_cpu(plan), m->runs, is_noisy(total) ? "true" : "false");
+  text_printf(out, ",\"clock_ghz\":%.3f,\"kernels\":\"%s\",\"threads\":%d,\"batch\":1,\"runs\":%d,\"noisy\":%s,\"stages\":[",
+              m->hertz / 1e9, hwgq_plan_cpu(plan), m->threads, m->runs, is_noisy(total) ? "true" : "false");
   for (int s = 0; s < m->stages; s++) {
     const struct hwgq_stage_info info = hwgq_plan_stage(plan, s);
     text_puts(out, s ? ",{\"name\":" : "{\"name\":");
@@ -191,7 +237,17 @@ static void write_json(struct text *out, const char *what, const struct hwgq_pla
   }
   text_puts(out, "],\"total\":{");
   json_spread(out, total_macs(plan), m, total);
-  text_printf(out, "},\"plan_bytes\":%zu,\"scratch_bytes\":%zu}\n", hwgq_plan_bytes(plan), hwgq_plan_scratch_bytes(plan));
+  text_puts(out, "}");
+  if (m->threads > 1) {
+    text_puts(out, ",\"one_thread\":{");
+    json_spread(out, total_macs(plan), m, &m->stage[m->stages + 1]);
+    text_puts(out, "}");
+  }
+  if (m->workers) {
+    text_printf(out, ",\"workers\":%d,\"images_per_second\":{\"one_worker\":%.2f,\"workers\":%.2f}", m->workers,
+                m->per_second[0], m->per_second[1]);
+  }
+  text_printf(out, ",\"plan_bytes\":%zu,\"scratch_bytes\":%zu}\n", hwgq_plan_bytes(plan), hwgq_plan_scratch_bytes(plan));
 }
 
 /* ---- the command
@@ -200,13 +256,20 @@ static void write_json(struct text *out, const char *what, const struct hwgq_pla
 static enum hwgq_status bench(const struct options *options, const char *what, const struct hwgq_network *network,
                               const struct hwgq_preprocess *preprocess, struct hwgq_error *error) {
   struct hwgq_plan *plan;
-  struct measurement m = {.hertz = 0};
+  struct bench_helpers *helpers = NULL;
+  struct measurement m = {.threads = options->threads, .workers = options->workers};
   struct text out = {NULL, 0, 0, false};
   enum hwgq_status status = hwgq_plan_create(
       network, preprocess, &(struct hwgq_plan_options){.cpu = options->cpu, .form = options->form}, &plan, error);
   if (status) return status;
   cpu_model(m.cpu);
-  if (measure(plan, network->input, options->runs, &m)) {
+  if (m.workers) status = measure_workers(plan, network->input, options->runs / 8 + 1, &m, error);
+  if (!status && m.threads > 1) status = bench_helpers_start(m.threads - 1, &helpers, error);
+  if (status) {
+    hwgq_plan_destroy(plan);
+    return status;
+  }
+  if (measure(plan, network->input, options->runs, helpers ? bench_helpers_team(helpers) : NULL, &m)) {
     if (options->json) {
       write_json(&out, what, plan, &m);
     } else {
@@ -222,6 +285,7 @@ static enum hwgq_status bench(const struct options *options, const char *what, c
   }
   text_release(&out);
   free(m.stage);
+  bench_helpers_stop(helpers);
   hwgq_plan_destroy(plan);
   return status;
 }
@@ -249,14 +313,17 @@ static enum hwgq_status bench_options(const struct options *options, struct hwgq
 }
 
 int command_bench(int argc, char **argv) {
-  struct options options = {.runs = 200};
+  struct options options = {.runs = 200, .threads = 1};
   struct hwgq_error error;
   const struct option_spec specs[] = {
       {"network", OPTION_TEXT, &options.choice.name, "NAME", "with random weights, instead of a file: see hwgq describe", 0, 0},
       {"cpu", OPTION_TEXT, &options.cpu, "NAME", "kernel set: scalar, avx2, avx512 (default: HWGQ_CPU, else the best)", 0, 0},
-      {"form", OPTION_TEXT, &options.form, "NAME", "binary convolutions: lookup6, lookup4, popcount (default: the fastest)", 0,
+      {"form", OPTION_TEXT, &options.form, "NAME", "binary convolutions: sliced, lookup6, lookup4, popcount (default: the fastest)", 0,
        0},
       {"runs", OPTION_INT, &options.runs, "N", "timed runs (default 200)", 1, 1000000},
+      {"threads", OPTION_INT, &options.threads, "N", "threads that share each image (default 1)", 1, BENCH_MAX_THREADS},
+      {"workers", OPTION_INT, &options.workers, "N", "also images per second of N threads that run images of their own", 1,
+       BENCH_MAX_THREADS},
       {"json", OPTION_FLAG, &options.json, NULL, "print JSON", 0, 0},
       NETWORK_CHOICE_OPTIONS(&options.choice),
       {0},
@@ -264,7 +331,7 @@ int command_bench(int argc, char **argv) {
   const struct command_usage usage = {
       .name = "bench",
       .operands = "MODEL | --network NAME",
-      .summary = "Times every stage of a network, one image at a time on one core.",
+      .summary = "Times every stage of a network, one image at a time, on one core or several.",
       .notes =
           "Multiply-accumulates (MACs) count padded taps, as usual, also where they are skipped. Rates are per core cycle.",
       .max_operands = 1};

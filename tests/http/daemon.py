@@ -27,12 +27,13 @@ class Reply:
 
 
 class Daemon:
-    """with Daemon(build, folder, "--models", ...) as d: d.get("/stats"). It ends with SIGTERM and must exit with 0."""
+    """with Daemon(build, folder, "--models", ...) as d: d.get("/stats"). It ends with SIGTERM and must exit with 0.
+    prefix: a command that runs the daemon in its own place (sh -c '...; exec "$@"' sh); popen: as for subprocess.Popen."""
 
     count = 0
     living = set()
 
-    def __init__(self, build, folder, *flags, wait=True):
+    def __init__(self, build, folder, *flags, wait=True, prefix=(), **popen):
         Daemon.count += 1
         self.port_file = os.path.join(folder, "port-%d" % Daemon.count)
         self.log_path = os.path.join(folder, "log-%d" % Daemon.count)
@@ -40,8 +41,8 @@ class Daemon:
             os.remove(self.port_file)
         self.log_file = open(self.log_path, "wb")
         self.process = subprocess.Popen(
-            [os.path.join(build, "hwgqd"), "--listen", "127.0.0.1:0", "--port-file", self.port_file, *flags],
-            stderr=self.log_file)
+            [*prefix, os.path.join(build, "hwgqd"), "--listen", "127.0.0.1:0", "--port-file", self.port_file, *flags],
+            stderr=self.log_file, **popen)
         Daemon.living.add(self)
         self.port = None
         self.exit_code = None

@@ -228,7 +228,7 @@ def endpoints():
               set(stages["total"]) == {"count", "mean", "min", "max", "p50", "p90", "p95", "p99", "p999"})
         check("/v1/models/{name}/stats", set(daemon.get("/v1/models/gray/stats").json["models"]) == {"gray"})
         check("?window=60 and what it covers", 60 <= daemon.get("/stats?window=60").json["window_s"] < 65)
-        for window in ("0", "61", "x", "-1", ""):
+        for window in ("0", "301", "1000", "x", "-1", ""):
             error("?window=" + window, daemon.get("/stats?window=" + window), 400, "bad_window")
         reply = daemon.get("/metrics")
         check("/metrics type", reply.headers["Content-Type"].startswith("text/plain; version=0.0.4"))
@@ -238,7 +238,7 @@ def endpoints():
             "hwgqd_requests_in_flight", "hwgqd_buffered_bytes", "hwgqd_model_info", "hwgqd_build_info", "process_cpu_seconds_total",
             "process_resident_memory_bytes", "process_start_time_seconds", "process_open_fds"}, names)
         for path in ("/nothing", "/classify/", "/v1/models/", "/v1/models//classify", "/v1/models/color/nothing", "/openapi.json",
-                     "/v2", "/v2/health/live", "/../etc/passwd", "/%00", "/v1/models/" + "a" * 5000):
+                     "/../etc/passwd", "/%00", "/v1/models/" + "a" * 5000):
             error("404 for " + path[:40], daemon.get(path), 404,
                   "unknown_model" if "aaa" in path else "not_found")
         for path in ("/", "/healthz", "/readyz", "/stats", "/metrics", "/v1/models", "/v1/models/color", "/v1/models/color/stats"):
@@ -250,7 +250,7 @@ def endpoints():
             check("Allow " + path, reply.headers["Allow"] == "GET, HEAD")
             error("405 POST " + path, daemon.post(path, JPEG), 405, "method_not_allowed")
         for path in ("/classify", "/v1/models/color/classify"):
-            for method in ("GET", "HEAD", "DELETE", "OPTIONS", "PATCH"):
+            for method in ("GET", "HEAD", "DELETE", "PATCH"):
                 reply = daemon.request(method, path)
                 check("405 %s %s" % (method, path), reply.status == 405 and reply.headers["Allow"] == "POST, PUT")
         check("ids: made", re.fullmatch("[0-9a-f]{16}", daemon.get("/healthz").headers["X-Request-Id"]))
@@ -355,6 +355,32 @@ def classification():
     with Daemon(BUILD, FOLDER, *BOTH, "--cpu", "scalar") as daemon:
         check("the same bits with scalar kernels", predictions_of(daemon, JPEG) == everything)
         check("/stats names the kernels", daemon.get("/stats").json["kernels"] == "scalar")
+
+
+def idle_workers():
+    """Answers are the same bits whether idle workers help or not, for one client, for several at once, and while they change."""
+    models = ("--models", "slow=" + fixture("slow.hwgq"), "--models", "color=" + COLOR)
+    paths = ["/v1/models/slow/classify", "/v1/models/color/classify"]
+    with Daemon(BUILD, FOLDER, *models, "--workers", "3", "--idle-workers", "sleep") as daemon:
+        expected = [[daemon.post(path, image).json["predictions"] for image in IMAGES] for path in paths]
+        stats = daemon.get("/stats").json["models"]
+        check("idle workers sleep when told to", stats["slow"]["images"] == len(IMAGES) and stats["slow"]["shared_images"] == 0 and
+              sample(daemon, 'hwgqd_shared_images_total{model="slow"}') == 0, stats["slow"])
+    with Daemon(BUILD, FOLDER, *models, "--workers", "3") as daemon:
+        def shared():
+            same.append(daemon.post(paths[0], IMAGES[0]).json["predictions"] == expected[0][0])
+            return daemon.get("/stats").json["models"]["slow"]["shared_images"] > 0
+        same = []
+        check("idle workers help", until(shared, 60), daemon.get("/stats").json)
+        check("the same bits with help", all(same))
+        for clients in (1, 2, 3, 8):
+            def client(i):
+                return all(daemon.post(paths[k % 2], IMAGES[(i + k) % 10]).json["predictions"] == expected[k % 2][(i + k) % 10]
+                           for k in range(20))
+            check("the same bits with help and %d clients" % clients, in_threads(clients, client) == [True] * clients)
+        stats = daemon.get("/stats").json["models"]["slow"]
+        check("/metrics counts shared images as /stats does",
+              sample(daemon, 'hwgqd_shared_images_total{model="slow"}') == stats["shared_images"] <= stats["images"], stats)
 
 
 def curl():
@@ -604,7 +630,7 @@ def deadline():
 
 
 def gone_client():
-    with Daemon(BUILD, FOLDER, *SLOW) as daemon:
+    with Daemon(BUILD, FOLDER, *SLOW, "--queue-deadline-ms", "60000") as daemon:
         body, content_type = slow_form(daemon, 1.0)
         busy = threading.Thread(target=lambda: daemon.post("/classify?top_k=1", body, content_type))
         busy.start()
@@ -718,12 +744,6 @@ def counts_agree():
         check("requests without a network", stats["without_model"]["requests"]["failed"] ==
               sum(1 for m, _, _ in seen if m == "") == samples['hwgqd_requests_total{model="",code="404"}'])
         check("nothing waits", samples["hwgqd_queue_depth"] == 0)
-        promtool = shutil.which("promtool")
-        if promtool:
-            result = subprocess.run([promtool, "check", "metrics"], input=daemon.get("/metrics").body, capture_output=True, timeout=60)
-            check("promtool check metrics", result.returncode == 0 and not result.stderr, result)
-        else:
-            skip("promtool is not installed")
 
 
 # ---- life ---------------------------------------------------------------------------------------------------------------
@@ -905,7 +925,7 @@ def too_many_names():
 
 
 def main():
-    for group in (command_line, configuration_file, terminal, endpoints, loading, classification, curl, same_as_the_tool, images_in_the_repository,
+    for group in (command_line, configuration_file, terminal, endpoints, loading, classification, idle_workers, curl, same_as_the_tool, images_in_the_repository,
                   client_errors, body_limits, framing, slow_clients, full_queue, deadline, gone_client, gone_while_running, unread_replies, counts_agree,
                   drain_under_load, drain_finishes, reload, too_many_names):
         start = time.monotonic()

@@ -31,7 +31,7 @@ static int random_odd(struct support_random *random, int limit) {
 
 static struct shape random_shape(struct support_random *random, int channels) {
   struct shape s = {.channels = channels,
-                    .out_channels = support_random_int(random, 1, 100),
+                    .out_channels = support_random_int(random, 1, support_random_chance(random, 0.1) ? 1100 : 100),
                     .groups = 1,
                     .stride = support_random_int(random, 1, 2),
                     .height = support_random_int(random, 1, 9),
@@ -138,6 +138,7 @@ START_TEST(layers) {
       for (int k = 0; set_at(i) && set_at(i)->forms[k].name; k++) {
         check_layer(set_at(i), set_at(i)->forms[k].name, &s, network, expected, input);
       }
+      if (set_at(i)) check_layer(set_at(i), "sliced", &s, network, expected, input);
     }
     hwgq_reference_destroy(reference);
     free(input);

@@ -168,6 +168,7 @@ START_TEST(floats_read_back_to_the_same_bits) {
     float value;
     memcpy(&value, &bits, sizeof value);
     if (round % 2) value = (float)support_random_uniform(&random);
+    if (round % 4 == 3) value *= 2e-3f; /* around the smallest that are written without an exponent */
     text_json_float(&text, value);
     if (value - value != 0) { /* infinite or not a number */
       ck_assert_str_eq(text.data, "null");
@@ -184,13 +185,49 @@ END_TEST
 static const struct {
   float value;
   const char *text;
-} floats[] = {{0.0f, "0"},   {1.0f, "1"},      {0.5f, "0.5"},           {0.93f, "0.93"},
-              {0.1f, "0.1"}, {1e-8f, "1e-08"}, {1.0f / 3, "0.33333334"}};
+} floats[] = {{0.0f, "0"},
+              {1.0f, "1"},
+              {0.5f, "0.5"},
+              {0.93f, "0.93"},
+              {1e-4f, "0.0001"},
+              {9.9999994e-1f, "0.99999994"},
+              {1.5e-4f, "0.00015"},
+              {0.25f, "0.25"},
+              {0.1f, "0.1"},
+              {1e-8f, "1e-08"},
+              {1.0f / 3, "0.33333334"}};
 
 START_TEST(floats_take_as_few_digits_as_they_need) {
   struct text text = {0};
   text_json_float(&text, floats[_i].value);
   ck_assert_str_eq(text.data, floats[_i].text);
+  text_release(&text);
+}
+END_TEST
+
+START_TEST(durations_and_integers) {
+  static const struct {
+    unsigned long long ns;
+    const char *text;
+  } cases[] = {{0, "0.000"},
+               {499, "0.000"},
+               {500, "0.001"},
+               {999499, "0.999"},
+               {999500, "1.000"},
+               {1234567, "1.235"},
+               {60000000000u, "60000.000"}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    struct text text = {0};
+    text_ms(&text, cases[i].ns);
+    ck_assert_str_eq(text.data, cases[i].text);
+    text_release(&text);
+  }
+  struct text text = {0};
+  text_integer(&text, 0);
+  text_integer(&text, -17);
+  text_integer(&text, INT64_MIN);
+  text_integer(&text, INT64_MAX);
+  ck_assert_str_eq(text.data, "0-17-92233720368547758089223372036854775807");
   text_release(&text);
 }
 END_TEST
@@ -207,6 +244,7 @@ int main(void) {
   tcase_add_test(tests, json_strings_are_valid_whatever_is_in_them);
   tcase_add_test(tests, floats_read_back_to_the_same_bits);
   tcase_add_loop_test(tests, floats_take_as_few_digits_as_they_need, 0, (int)(sizeof floats / sizeof floats[0]));
+  tcase_add_test(tests, durations_and_integers);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);

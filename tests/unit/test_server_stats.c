@@ -72,14 +72,44 @@ END_TEST
 
 static struct histogram stages[STATS_STAGES];
 
+START_TEST(sums_tell_success_from_failure) {
+  struct stats *stats = stats_create();
+  struct stats_totals totals;
+  const struct stats_image images[2] = {{1000, 200, 3000}, {1500, 250, 3500}};
+  const int codes[] = {200, 422, 200, 503, 499};
+  uint64_t now = 77 * CLOCK_SECOND;
+  stats_read_totals(stats, &totals);
+  ck_assert_uint_eq(totals.last, 0);
+  for (uint64_t i = 0; i < 5; i++) {
+    bool queued = codes[i] != 503, done = queued && codes[i] != 499;
+    struct stats_request request = {
+        .code = codes[i], .has_queue = queued, .has_total = done, .queue_ns = 10, .total_ns = 1000 * (i + 1)};
+    stats_record(stats, &request, images, codes[i] == 200 ? 2 : 0, now + i);
+  }
+  stats_read_totals(stats, &totals);
+  ck_assert_uint_eq(totals.success.count, 2);
+  ck_assert_uint_eq(totals.success.ns, 1000 + 3000);
+  ck_assert_uint_eq(totals.failure.count, 3);
+  ck_assert_uint_eq(totals.failure.ns, 2000);
+  ck_assert_uint_eq(totals.queue.count, 4);
+  ck_assert_uint_eq(totals.queue.ns, 40);
+  ck_assert_uint_eq(totals.input.count, 4);
+  ck_assert_uint_eq(totals.input.ns, 2 * (1000 + 200 + 1500 + 250));
+  ck_assert_uint_eq(totals.inference.ns, 2 * (3000 + 3500));
+  ck_assert_uint_eq(totals.last, now + 2);
+  stats_destroy(stats);
+}
+END_TEST
+
 START_TEST(requests_are_counted_by_what_became_of_them) {
   struct stats *stats = stats_create();
   struct stats_counts counts;
   struct stats_code codes[STATS_CODES];
   struct stats_stage_metrics metrics[STATS_STAGES];
-  const struct stats_image images[2] = {{1000, 2000, 3000}, {1500, 2500, 3500}};
+  const struct stats_image images[2] = {{1000, 2000, 3000, true}, {1500, 2500, 3500, false}};
   const int sent[] = {200, 200, 415, 422, 503, 504, 499};
-  uint64_t images_total, now = 1000 * CLOCK_SECOND;
+  struct stats_counts metric_counts;
+  uint64_t now = 1000 * CLOCK_SECOND;
   for (size_t i = 0; i < sizeof sent / sizeof sent[0]; i++) {
     struct stats_request request = {
         .code = sent[i], .has_queue = true, .has_total = true, .queue_ns = 10000, .total_ns = 30000};
@@ -91,19 +121,21 @@ START_TEST(requests_are_counted_by_what_became_of_them) {
   ck_assert_uint_eq(counts.rejected, 1);
   ck_assert_uint_eq(counts.expired, 1);
   ck_assert_uint_eq(counts.images, 4);
+  ck_assert_uint_eq(counts.shared, 2);
   ck_assert_uint_eq(stages[STATS_DECODE].count, 4);
   ck_assert_uint_eq(stages[STATS_DECODE].min, 1000);
   ck_assert_uint_eq(stages[STATS_INFERENCE].max, 3500);
   ck_assert_uint_eq(stages[STATS_TOTAL].count, 7);
   /* /metrics tells the same */
-  stats_read_metrics(stats, codes, metrics, &images_total);
+  stats_read_metrics(stats, codes, metrics, &metric_counts);
   uint64_t total = 0;
   for (int i = 0; i < STATS_CODES && codes[i].code; i++) {
     total += codes[i].count;
     if (codes[i].code == 200) ck_assert_uint_eq(codes[i].count, 2);
   }
   ck_assert_uint_eq(total, 7);
-  ck_assert_uint_eq(images_total, 4);
+  ck_assert_uint_eq(metric_counts.images, 4);
+  ck_assert_uint_eq(metric_counts.shared, 2);
   for (int s = 0; s < STATS_STAGES; s++) {
     ck_assert_uint_eq(metrics[s].count, stages[s].count);
     ck_assert_uint_eq(metrics[s].sum, stages[s].sum);
@@ -137,13 +169,16 @@ START_TEST(the_window_forgets) {
   ck_assert_uint_ge(counts.ok, 5);
   ck_assert_uint_le(counts.ok, 10);
   /* and says what it covers: whole slots and the one being filled, of a request a second each */
-  for (int window = 1; window <= 60; window++) {
+  for (int window = 1; window <= STATS_MAX_WINDOW; window++) {
     double covered = stats_window(window, now);
+    int slot = window <= STATS_FINE_WINDOW ? STATS_FINE_SECONDS : STATS_COARSE_SECONDS;
     stats_read(stats, window, now, &counts, stages);
     ck_assert_double_ge(covered, window);
-    ck_assert_double_lt(covered, window + 2 * STATS_SLOT_SECONDS);
+    ck_assert_double_lt(covered, window + 2 * slot);
     ck_assert_uint_eq(counts.ok, (uint64_t)covered + 1); /* both ends count */
   }
+  stats_read(stats, 300, now + 400 * CLOCK_SECOND, &counts, stages);
+  ck_assert_uint_eq(counts.ok, 0);
   /* a minute of silence empties it, without anyone turning the slots */
   stats_read(stats, 60, now + 66 * CLOCK_SECOND, &counts, stages);
   ck_assert_uint_eq(counts.ok, 0);
@@ -155,7 +190,7 @@ END_TEST
 enum { THREADS = 4, EACH = 20000 };
 
 static void *record_many(void *argument) {
-  const struct stats_image image = {100, 200, 300};
+  const struct stats_image image = {100, 200, 300, false};
   for (int i = 0; i < EACH; i++) {
     struct stats_request request = {.code = 200, .has_queue = true, .has_total = true, .queue_ns = 5, .total_ns = 7};
     stats_record(argument, &request, &image, 1, clock_now());
@@ -180,6 +215,11 @@ START_TEST(readers_and_writers_agree) {
 }
 END_TEST
 
+static struct queue_item *pop(struct queue *queue) {
+  struct queue_item *item;
+  return queue_wait(queue, 0, NULL, NULL, &item) == QUEUE_ITEM ? item : NULL;
+}
+
 START_TEST(the_queue_is_bounded_and_in_order) {
   struct queue queue;
   struct queue_item items[3];
@@ -191,14 +231,14 @@ START_TEST(the_queue_is_bounded_and_in_order) {
   queue_push(&queue, &items[1], 2, 101);
   ck_assert_uint_eq(queue_depth(&queue), 2);
   ck_assert(!queue_reserve(&queue));
-  ck_assert_ptr_eq(queue_pop(&queue), &items[0]);
+  ck_assert_ptr_eq(pop(&queue), &items[0]);
   ck_assert(queue_reserve(&queue));
   queue_push(&queue, &items[2], 3, 102);
-  ck_assert_ptr_eq(queue_pop(&queue), &items[1]);
-  ck_assert_ptr_eq(queue_pop(&queue), &items[2]);
+  ck_assert_ptr_eq(pop(&queue), &items[1]);
+  ck_assert_ptr_eq(pop(&queue), &items[2]);
   queue_close(&queue);
   ck_assert(!queue_reserve(&queue));
-  ck_assert_ptr_null(queue_pop(&queue));
+  ck_assert_ptr_null(pop(&queue));
   queue_destroy(&queue);
 }
 END_TEST
@@ -217,14 +257,14 @@ START_TEST(what_waited_too_long_leaves_the_queue) {
   ck_assert_ptr_eq(expired->next, &items[1]);
   ck_assert_ptr_null(expired->next->next);
   ck_assert_uint_eq(queue_depth(&queue), 1);
-  ck_assert_ptr_eq(queue_pop(&queue), &items[2]);
+  ck_assert_ptr_eq(pop(&queue), &items[2]);
   queue_destroy(&queue);
 }
 END_TEST
 
 static void *pop_all(void *argument) {
   uintptr_t count = 0;
-  while (queue_pop(argument)) count++;
+  while (pop(argument)) count++;
   return (void *)count;
 }
 
@@ -252,6 +292,77 @@ START_TEST(nothing_is_lost_between_threads) {
 }
 END_TEST
 
+struct caller {
+  struct queue queue;
+  atomic_int calls, items;
+};
+
+static void *count_events(void *argument) {
+  struct caller *caller = argument;
+  struct queue_item *item;
+  for (;;) {
+    switch (queue_wait(&caller->queue, 0, NULL, NULL, &item)) {
+    case QUEUE_ITEM:
+      atomic_fetch_add(&caller->items, 1);
+      break;
+    case QUEUE_CALL:
+      atomic_fetch_add(&caller->calls, 1);
+      break;
+    case QUEUE_CLOSED:
+      return NULL;
+    }
+  }
+}
+
+static bool say_yes(void *context) {
+  ++*(int *)context;
+  return true;
+}
+
+static void until_idle(const struct caller *caller, int count) {
+  while (atomic_load(&caller->queue.idle) < count) sched_yield();
+}
+
+/* A call reaches one thread that sleeps, never one that does not, and none is lost. */
+START_TEST(calls_wake_sleepers) {
+  enum { CALLS = 2000 };
+  static struct caller caller;
+  static struct queue_item items[CALLS];
+  struct queue_item *item;
+  pthread_t threads[THREADS];
+  int asked = 0;
+  ck_assert(queue_init(&caller.queue, CALLS));
+  queue_call(&caller.queue); /* nobody sleeps */
+  ck_assert_int_eq(queue_wait(&caller.queue, 0, say_yes, &asked, &item), QUEUE_CALL);
+  ck_assert_int_eq(asked, 1);
+  ck_assert_int_eq(atomic_load(&caller.queue.idle), 0);
+  const uint64_t idle_at = clock_now() + 20 * CLOCK_MS; /* not before */
+  ck_assert_int_eq(queue_wait(&caller.queue, idle_at, say_yes, &asked, &item), QUEUE_CALL);
+  ck_assert_uint_ge(clock_now(), idle_at);
+  for (int i = 0; i < THREADS; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, count_events, &caller), 0);
+  for (int i = 0; i < CALLS; i++) {
+    until_idle(&caller, THREADS);
+    const int before = atomic_load(&caller.calls);
+    queue_call(&caller.queue);
+    while (atomic_load(&caller.calls) == before) sched_yield();
+  }
+  until_idle(&caller, THREADS);
+  ck_assert_int_eq(atomic_load(&caller.calls), CALLS);
+  ck_assert_int_eq(atomic_load(&caller.items), 0);
+  for (int i = 0; i < CALLS; i++) { /* calls and items at the same time */
+    ck_assert(queue_reserve(&caller.queue));
+    queue_push(&caller.queue, &items[i], 0, UINT64_MAX);
+    queue_call(&caller.queue);
+  }
+  until_idle(&caller, THREADS);
+  ck_assert_int_eq(atomic_load(&caller.items), CALLS);
+  ck_assert_int_eq(caller.queue.called, 0);
+  queue_close(&caller.queue);
+  for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+  queue_destroy(&caller.queue);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("server_stats");
   TCase *tests = tcase_create("stats");
@@ -260,11 +371,13 @@ int main(void) {
   tcase_add_loop_test(tests, quantiles_are_true_within_one_percent, 0, 5);
   tcase_add_test(tests, quantiles_of_few_values);
   tcase_add_test(tests, requests_are_counted_by_what_became_of_them);
+  tcase_add_test(tests, sums_tell_success_from_failure);
   tcase_add_test(tests, the_window_forgets);
   tcase_add_test(tests, readers_and_writers_agree);
   tcase_add_test(tests, the_queue_is_bounded_and_in_order);
   tcase_add_test(tests, what_waited_too_long_leaves_the_queue);
   tcase_add_test(tests, nothing_is_lost_between_threads);
+  tcase_add_test(tests, calls_wake_sleepers);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
