@@ -31,8 +31,8 @@ endif
 override LDFLAGS += -pthread -Wl,--as-needed,-z,relro,-z,now
 
 ENGINE_LIBS := -ljansson -lxxhash -lm
-MODELS_LIBS := -ljpeg -larchive -ldl
-SERVER_LIBS := -lmicrohttpd -lseccomp
+MODELS_LIBS := -ljpeg -lspng -lwebp -larchive -ldl
+SERVER_LIBS := -lmicrohttpd -lgnutls -lseccomp
 
 ENGINE_SRC := $(wildcard engine/*.c engine/kernels/*.c)
 MODELS_SRC := $(filter-out models/tool/%,$(wildcard models/*/*.c))

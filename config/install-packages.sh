@@ -4,8 +4,8 @@
 #   usage: install-packages.sh GROUP...      groups: build test
 set -eu
 
-build="gcc make pkg-config libc6-dev libmicrohttpd-dev libseccomp-dev libjansson-dev libjpeg62-turbo-dev libxxhash-dev libarchive-dev libopenblas-dev"
-test="clang libclang-rt-14-dev clang-format check curl jq python3 dataset-fashion-mnist"
+build="gcc make pkg-config libc6-dev libmicrohttpd-dev libgnutls28-dev libseccomp-dev libjansson-dev libjpeg62-turbo-dev libspng-dev libwebp-dev libxxhash-dev libarchive-dev libopenblas-dev"
+test="clang libclang-rt-14-dev clang-format check curl openssl jq python3 dataset-fashion-mnist"
 
 wanted=
 for group in "$@"; do

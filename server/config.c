@@ -1,6 +1,7 @@
 #include "server/config.h"
 
 #include "server/config_keys.h"
+#include "server/limits_address.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -17,6 +18,8 @@ const struct config_key config_key_table[] = {
      "networks to serve: .hwgq files or folders of them, [NAME=]PATH; repeat the flag for several"},
     {"default_model", CONFIG_STRING, FIELD(default_model), 0, 0, 0, NULL,
      "the network that POST /classify uses; the first one when not given"},
+    {"model_versions", CONFIG_INTEGER, FIELD(model_versions), 4, 1, CONFIG_MAX_VERSIONS, NULL,
+     "numbered versions of a network that are kept loaded, the newest ones"},
     {"workers", CONFIG_INTEGER, FIELD(workers), 0, 0, 1024, NULL, "threads that decode and run networks; 0: one per core"},
     {"idle_workers", CONFIG_CHOICE, FIELD(idle_workers), CONFIG_IDLE_HELP, 0, 0, "help|sleep",
      "what workers without a request do: help others with their images, or sleep"},
@@ -36,6 +39,11 @@ const struct config_key config_key_table[] = {
      "memory for all request bodies and large replies together; beyond it requests get 503"},
     {"max_pixels", CONFIG_INTEGER, FIELD(max_pixels), 64 * MIB, 1, INT64_C(1) << 32, NULL,
      "an image with more pixels (width x height) gets 422, as do the last images of a request with more in all"},
+    {"max_decode_bytes", CONFIG_INTEGER, FIELD(max_decode_bytes), 128 * MIB, 4 * MIB, INT64_C(1) << 42, NULL,
+     "memory for all images that are being decoded together; a larger one gets 422, one that finds it taken waits"},
+    {"max_decode_ms", CONFIG_INTEGER, FIELD(max_decode_ms), 3000, 1, 3600000, NULL,
+     "time that decoding the images of one request may take; the others get 422"},
+    {"max_scans", CONFIG_INTEGER, FIELD(max_scans), 64, 1, 65535, NULL, "of a progressive JPEG; more get 422"},
     {"max_images", CONFIG_INTEGER, FIELD(max_images), 64, 1, 4096, NULL, "images in one request; more get 413"},
     {"max_connections", CONFIG_INTEGER, FIELD(max_connections), 1024, 1, 60000, NULL,
      "open connections; further ones wait to be accepted"},
@@ -43,6 +51,21 @@ const struct config_key config_key_table[] = {
      "auto: text on a terminal, JSON otherwise"},
     {"log_level", CONFIG_CHOICE, FIELD(log_level), LOG_INFO, 0, 0, "debug|info|warning|error",
      "debug also logs probes and scrapes"},
+    {"keys_file", CONFIG_PATH, FIELD(keys_file), 0, 0, 0, NULL,
+     "API keys; requests then need one, and loading and unloading networks one with admin rights"},
+    {"metrics_access", CONFIG_CHOICE, FIELD(metrics_access), CONFIG_METRICS_OPEN, 0, 0, "open|key|admin",
+     "who may read /metrics and /stats: everyone, holders of a key, holders of an admin key"},
+    {"tls_certificate", CONFIG_PATH, FIELD(tls_certificate), 0, 0, 0, NULL,
+     "PEM file with the certificate and its chain: HTTPS instead of HTTP"},
+    {"tls_key", CONFIG_PATH, FIELD(tls_key), 0, 0, 0, NULL, "PEM file with the certificate's private key"},
+    {"client_requests_per_minute", CONFIG_INTEGER, FIELD(client_requests_per_minute), 0, 0, 100000000, NULL,
+     "of one key, or of one address without a key; more get 429; 0: no limit"},
+    {"client_burst", CONFIG_INTEGER, FIELD(client_burst), 0, 0, 1000000, NULL,
+     "requests that a client may send at once within its rate; 0: what one second brings"},
+    {"client_concurrency", CONFIG_INTEGER, FIELD(client_concurrency), 0, 0, 1000000, NULL,
+     "requests of one client in progress; more get 429; 0: no limit"},
+    {"trusted_proxies", CONFIG_STRING, FIELD(trusted_proxies), 0, 0, 0, NULL,
+     "addresses or networks (10.0.0.0/8), separated by commas, whose X-Forwarded-For tells the client"},
     {"sandbox", CONFIG_CHOICE, FIELD(sandbox), 0, 0, 0, "try|on|off",
      "Landlock and seccomp after the start: as far as the kernel can, all of it or no start, nothing"},
     {"cpu", CONFIG_STRING, FIELD(cpu), 0, 0, 0, NULL,
@@ -70,6 +93,10 @@ static void *field_of(struct config *config, const struct config_key *key) {
   return (char *)config + key->offset;
 }
 
+static bool is_string(const struct config_key *key) {
+  return key->kind == CONFIG_STRING || key->kind == CONFIG_PATH;
+}
+
 void config_init(struct config *config) {
   *config = (struct config){0};
   for (int i = 0; i < config_key_count; i++) {
@@ -92,9 +119,11 @@ void config_clear_models(struct config *config) {
 void config_release(struct config *config) {
   config_clear_models(config);
   for (int i = 0; i < config_key_count; i++) {
-    if (config_key_table[i].kind == CONFIG_STRING) free(*(char **)field_of(config, &config_key_table[i]));
+    if (is_string(&config_key_table[i])) free(*(char **)field_of(config, &config_key_table[i]));
   }
   free(config->file);
+  free(config->add_key);
+  free(config->rights);
   *config = (struct config){0};
 }
 
@@ -141,6 +170,11 @@ enum hwgq_status config_set_string(struct config *config, const struct config_ke
   }
   if (strcmp(key->name, "default_model") == 0 && !config_name_valid(value)) {
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "'%.60s' is no network name: use letters, digits, '.', '_' and '-'", value);
+  }
+  if (strcmp(key->name, "trusted_proxies") == 0) {
+    struct limits_networks networks;
+    enum hwgq_status status = limits_networks_parse(value, &networks, error);
+    if (status) return status;
   }
   char *copy = strdup(value);
   if (!copy) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory");
@@ -207,16 +241,22 @@ enum hwgq_status config_split_listen(const char *listen, char *host, size_t host
   return HWGQ_OK;
 }
 
+static bool applied_by_reload(const struct config *a, const struct config *b, const char *key) {
+  static const char *const always[] = {"models", "model_versions", "default_model", "drain_delay_ms", "log_level", "keys_file"};
+  for (size_t i = 0; i < sizeof always / sizeof always[0]; i++) {
+    if (strcmp(key, always[i]) == 0) return true;
+  }
+  /* from one certificate to another, but not between HTTP and HTTPS */
+  return strncmp(key, "tls_", 4) == 0 && a->tls_certificate && b->tls_certificate;
+}
+
 void config_differences(const struct config *a, const struct config *b, struct text *text) {
   for (int i = 0; i < config_key_count; i++) {
     const struct config_key *key = &config_key_table[i];
     const char *x = (const char *)a + key->offset, *y = (const char *)b + key->offset;
     bool same = true;
-    if (key->kind == CONFIG_MODELS || strcmp(key->name, "default_model") == 0 || strcmp(key->name, "drain_delay_ms") == 0 ||
-        strcmp(key->name, "log_level") == 0) {
-      continue;
-    }
-    if (key->kind == CONFIG_STRING) {
+    if (applied_by_reload(a, b, key->name)) continue;
+    if (is_string(key)) {
       const char *s = *(char *const *)x, *t = *(char *const *)y;
       same = s && t ? strcmp(s, t) == 0 : s == t;
     } else {
@@ -233,6 +273,7 @@ void config_help(struct text *text) {
             "  hwgqd --models FILE.hwgq       serve one network\n"
             "  hwgqd --config FILE --check    check the configuration and its networks, serve nothing\n"
             "  hwgqd --config FILE --health   ask the daemon that runs with this configuration; exit code 0 when healthy\n"
+            "  hwgqd --add-key NAME --rights inference|admin --keys-file FILE    make an API key and print it\n"
             "  hwgqd --version, --help\n\n"
             "Each key of the configuration file is also a flag, and flags win:\n");
   for (int i = 0; i < config_key_count; i++) {

@@ -7,7 +7,9 @@
 #include "models/classify/text.h"
 #include "server/log.h"
 
-enum { CONFIG_MAX_MODELS = 256, CONFIG_MAX_NAME = 64, CONFIG_MAX_FILE_BYTES = 1 << 20 };
+enum { CONFIG_MAX_MODELS = 256, CONFIG_MAX_VERSIONS = 16, CONFIG_MAX_NAME = 64, CONFIG_MAX_FILE_BYTES = 1 << 20 };
+
+enum config_metrics { CONFIG_METRICS_OPEN, CONFIG_METRICS_KEY, CONFIG_METRICS_ADMIN };
 
 /* One entry of `models`: a .hwgq file, or a folder of them. */
 struct config_model {
@@ -24,15 +26,24 @@ struct config {
   int64_t workers, io_threads; /* 0: by the number of cores */
   int64_t queue_capacity, queue_deadline_ms, request_timeout_ms, idle_timeout_ms, drain_delay_ms;
   int64_t max_body_bytes, max_buffered_bytes, max_pixels, max_images, max_connections;
+  int64_t max_decode_bytes, max_decode_ms, max_scans;
   int64_t log_format, log_level; /* enum log_format, enum log_level */
   int64_t idle_workers;          /* enum config_idle */
   char *cpu;                     /* kernel set; NULL: the best this CPU has */
   int64_t sandbox;               /* enum sandbox_mode */
-  char *port_file;               /* NULL, or a file that gets the port number once the daemon listens */
+  int64_t model_versions;        /* of one network that are kept loaded */
+  char *keys_file;               /* API keys; NULL: none */
+  int64_t metrics_access;        /* enum config_metrics */
+  char *tls_certificate, *tls_key;
+  char *trusted_proxies; /* addresses whose X-Forwarded-For is believed, separated by commas; NULL: none */
+  int64_t client_requests_per_minute, client_burst, client_concurrency; /* 0: no limit; see limits.h */
+  char *port_file; /* NULL, or a file that gets the port number once the daemon listens */
+  /* Not keys, but what --add-key NAME --rights RIGHTS said. */
+  char *add_key, *rights;
 };
 
 enum config_idle { CONFIG_IDLE_HELP, CONFIG_IDLE_SLEEP };
-enum config_command { CONFIG_RUN, CONFIG_CHECK, CONFIG_VERSION, CONFIG_HELP, CONFIG_HEALTH };
+enum config_command { CONFIG_RUN, CONFIG_CHECK, CONFIG_VERSION, CONFIG_HELP, CONFIG_HEALTH, CONFIG_ADD_KEY };
 
 /* Names of the keys, in the order of --help; NULL after the last. */
 const char *config_key_name(int index);
@@ -52,8 +63,8 @@ enum hwgq_status config_load(int argc, char *const *argv, struct config *config,
 void config_help(struct text *text);
 /* Splits "host:port" or "[host]:port". */
 enum hwgq_status config_split_listen(const char *listen, char *host, size_t host_size, int *port, struct hwgq_error *error);
-/* Keys other than models, default_model, drain_delay_ms and log_level that differ, separated by commas: a reload cannot apply
- * those. */
+/* Keys that differ and that a reload cannot apply, separated by commas: those other than models, model_versions, default_model,
+ * drain_delay_ms, log_level, and keys_file, tls_certificate and tls_key, whose files are read again. */
 void config_differences(const struct config *a, const struct config *b, struct text *text);
 /* Network names: letters, digits, '.', '_', '-', up to CONFIG_MAX_NAME, not starting with a dot. */
 bool config_name_valid(const char *name);

@@ -106,6 +106,19 @@ static enum hwgq_status read_models(const struct source *source, json_t *value, 
   return HWGQ_OK;
 }
 
+static enum hwgq_status set_text(const struct source *source, const struct config_key *key, const char *value,
+                                 struct config *config, struct hwgq_error *error) {
+  struct text path = {0};
+  if (key->kind != CONFIG_PATH || !source->folder || !*value || *value == '/') {
+    return config_set_string(config, key, value, error);
+  }
+  text_printf(&path, "%s/%s", source->folder, value);
+  enum hwgq_status status =
+      path.failed ? hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory") : config_set_string(config, key, path.data, error);
+  text_release(&path);
+  return status;
+}
+
 static enum hwgq_status read_key(const struct source *source, const char *name, json_t *value, struct config *config,
                                  struct hwgq_error *error) {
   const struct config_key *key = strchr(name, '-') ? NULL : config_key_find(name, strlen(name));
@@ -126,7 +139,7 @@ static enum hwgq_status read_key(const struct source *source, const char *name, 
       hwgq_fail(&what, HWGQ_ERROR_INVALID, "must be a text in quotes, not %s", type_name(value));
       return fail_at(source, name, NULL, HWGQ_ERROR_INVALID, what.message, error);
     }
-    status = config_set_string(config, key, json_string_value(value), &what);
+    status = set_text(source, key, json_string_value(value), config, &what);
   }
   return status ? fail_at(source, name, NULL, status, what.message, error) : HWGQ_OK;
 }

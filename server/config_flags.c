@@ -67,6 +67,21 @@ static bool command_flag(const struct flag *flag, enum config_command *command) 
   return false;
 }
 
+/* --add-key NAME and --rights RIGHTS. False: it is neither. */
+static bool key_flag(const struct flag *flag, struct config *config, enum config_command *command, enum hwgq_status *status,
+                     struct hwgq_error *error) {
+  bool add = flag_is(flag, "add-key");
+  char **field = add ? &config->add_key : &config->rights;
+  *status = HWGQ_OK;
+  if (!add && !flag_is(flag, "rights")) return false;
+  if (add) *command = CONFIG_ADD_KEY;
+  free(*field);
+  *field = flag->value ? strdup(flag->value) : NULL;
+  if (!flag->value) *status = hwgq_fail(error, HWGQ_ERROR_INVALID, "--%s needs a value", add ? "add-key" : "rights");
+  if (flag->value && !*field) *status = hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory");
+  return true;
+}
+
 /* Two passes over the same arguments: the file first, then the flags over it. */
 static enum hwgq_status pass(int argc, char *const *argv, bool file_pass, struct config *config, enum config_command *command,
                              struct hwgq_error *error) {
@@ -77,6 +92,11 @@ static enum hwgq_status pass(int argc, char *const *argv, bool file_pass, struct
     enum hwgq_status status = split_flag(argc, argv, &i, &flag, error);
     if (status) return status;
     if (command_flag(&flag, command)) continue;
+    if (key_flag(&flag, config, command, &status, error)) {
+      if (status) return status;
+      if (flag.value == (i + 1 < argc ? argv[i + 1] : NULL)) i++;
+      continue;
+    }
     const struct config_key *key = config_key_find(flag.name, flag.length);
     bool is_config = flag_is(&flag, "config");
     if (!key && !is_config) {
@@ -113,6 +133,13 @@ enum hwgq_status config_load(int argc, char *const *argv, struct config *config,
   config_init(config);
   enum hwgq_status status = pass(argc, argv, true, config, command, error);
   if (!status) status = pass(argc, argv, false, config, command, error);
+  if (!status && !config->tls_certificate != !config->tls_key) {
+    status = hwgq_fail(error, HWGQ_ERROR_INVALID, "%s is given without %s: HTTPS needs both",
+                       config->tls_key ? "tls_key" : "tls_certificate", config->tls_key ? "tls_certificate" : "tls_key");
+  }
+  if (!status && config->metrics_access != CONFIG_METRICS_OPEN && !config->keys_file) {
+    status = hwgq_fail(error, HWGQ_ERROR_INVALID, "metrics_access is given without keys_file: nobody could read them");
+  }
   if (!status && config->max_buffered_bytes < config->max_body_bytes) {
     status = hwgq_fail(error, HWGQ_ERROR_INVALID,
                        "max_buffered_bytes (%lld) is less than max_body_bytes (%lld): one body would not fit",

@@ -4,7 +4,8 @@
 
 #include "server/config.h"
 
-enum config_kind { CONFIG_INTEGER, CONFIG_STRING, CONFIG_CHOICE, CONFIG_MODELS };
+/* CONFIG_PATH: a string; in the file, relative to the file's folder. */
+enum config_kind { CONFIG_INTEGER, CONFIG_STRING, CONFIG_PATH, CONFIG_CHOICE, CONFIG_MODELS };
 
 struct config_key {
   const char *name;

@@ -1,5 +1,7 @@
 #include "server/health.h"
 
+#include "server/tls.h"
+
 #include <errno.h>
 #include <netdb.h>
 #include <stdio.h>
@@ -54,7 +56,9 @@ enum hwgq_status health_probe(const struct config *config, struct hwgq_error *er
   int fd = connect_to(host, port, &failure);
   if (fd < 0) return hwgq_fail(error, HWGQ_ERROR_IO, "no daemon answers on %s port %d: %s", host, port, strerror(failure));
   size_t length = 0;
-  if (send(fd, question, sizeof question - 1, MSG_NOSIGNAL) == (ssize_t)(sizeof question - 1)) {
+  if (config->tls_certificate) {
+    length = tls_ask(fd, question, answer, sizeof answer);
+  } else if (send(fd, question, sizeof question - 1, MSG_NOSIGNAL) == (ssize_t)(sizeof question - 1)) {
     ssize_t count;
     while (length < 12 && (count = recv(fd, answer + length, sizeof answer - 1 - length, 0)) > 0) length += (size_t)count;
   }

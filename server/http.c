@@ -2,6 +2,7 @@
 
 #include "server/clock.h"
 #include "server/request.h"
+#include "server/tls.h"
 
 #include <errno.h>
 #include <linux/filter.h>
@@ -133,6 +134,20 @@ static void on_completed(void *closure, struct MHD_Connection *connection, void 
   *context = NULL;
 }
 
+/* libmicrohttpd makes its connection the pointer of the session; the server is found from there. */
+static int on_handshake(gnutls_session_t session, const struct gnutls_cert_retr_st *info, gnutls_pcert_st **chain,
+                        unsigned *chain_length, gnutls_ocsp_data_st **ocsp, unsigned *ocsp_length, gnutls_privkey_t *key,
+                        unsigned *flags) {
+  struct MHD_Connection *connection = gnutls_session_get_ptr(session);
+  const union MHD_ConnectionInfo *context =
+      connection ? MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT) : NULL;
+  const struct peer *peer = context ? context->socket_context : NULL;
+  (void)info;
+  *ocsp = NULL;
+  *ocsp_length = 0;
+  return peer ? tls_retrieve(peer->server->tls, chain, chain_length, key, flags) : -1;
+}
+
 enum hwgq_status http_start(struct server *server, int fd, struct MHD_Daemon **daemon, struct hwgq_error *error) {
   const struct config *config = server->config;
   int64_t patience =
@@ -147,15 +162,19 @@ enum hwgq_status http_start(struct server *server, int fd, struct MHD_Daemon **d
       {MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)(patience / 1000 + 5), NULL},
       {MHD_OPTION_STRICT_FOR_CLIENT, 0, NULL},
       {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
-      /* a pool of one is not a pool */
-      {threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, (intptr_t)threads, NULL},
+      /* a pool of one is not a pool: then the same is said twice */
+      {threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+       threads > 1 ? (intptr_t)threads : HTTP_CONNECTION_MEMORY, NULL},
+      {server->tls ? MHD_OPTION_HTTPS_PRIORITIES : MHD_OPTION_END, 0, (void *)(uintptr_t)TLS_PRIORITIES},
+      {MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, (void *)(uintptr_t)on_handshake},
       {MHD_OPTION_END, 0, NULL},
   };
+  unsigned tls = server->tls ? MHD_USE_TLS : 0;
   struct MHD_Daemon *made = MHD_start_daemon(
-      MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0, NULL,
-      NULL, on_access, server, MHD_OPTION_EXTERNAL_LOGGER, on_message, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
-      server, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_URI_LOG_CALLBACK, on_request_line, server,
-      MHD_OPTION_ARRAY, options, MHD_OPTION_END);
+      tls | MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0,
+      NULL, NULL, on_access, server, MHD_OPTION_EXTERNAL_LOGGER, on_message, server, MHD_OPTION_NOTIFY_CONNECTION,
+      on_connection, server, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_URI_LOG_CALLBACK, on_request_line,
+      server, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
   if (!made) {
     return hwgq_fail(error, HWGQ_ERROR_IO, "libmicrohttpd could not start with %u threads and %u connections: %s", threads,
                      connections, strerror(errno));

@@ -3,11 +3,14 @@
 #include "server/clock.h"
 #include "server/cores.h"
 #include "server/http.h"
+#include "server/manage.h"
 #include "server/request.h"
+#include "server/security.h"
 #include "server/server.h"
 #include "server/worker.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +24,7 @@ enum {
   GRACE_MS = 500, /* for a connection that was accepted before its request arrived, at the end of the drain */
   POLL_MS = 2,
   RUN_MS = 60000, /* that workers get, at the end of the drain, for the requests that they have */
+  MAPPED_BLOCK = 1 << 20,
 };
 
 struct daemon {
@@ -64,6 +68,9 @@ static void raise_descriptor_limit(struct server *server) {
 static enum hwgq_status server_init(struct server *server, const struct config *config, struct hwgq_error *error) {
   struct timespec wall;
   int cores = cores_available();
+  /* What large images took goes back to the system when they are done: by itself glibc raises this limit to the largest block
+   * that was freed, up to 32 MiB, and keeps them. */
+  mallopt(M_MMAP_THRESHOLD, MAPPED_BLOCK);
   server->config = config;
   log_init(&server->log, STDERR_FILENO, (enum log_format)config->log_format, (enum log_level)config->log_level);
   clock_gettime(CLOCK_REALTIME, &wall);
@@ -78,7 +85,7 @@ static enum hwgq_status server_init(struct server *server, const struct config *
   if (!server->registry || !server->unrouted || !queue_init(&server->queue, (size_t)config->queue_capacity)) {
     return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory to start");
   }
-  return HWGQ_OK;
+  return image_budget_init(&server->decoding, (uint64_t)config->max_decode_bytes, error);
 }
 
 /* What the predictions of one image take in a reply at most. */
@@ -99,17 +106,19 @@ static uint64_t form_bytes(const struct config *config) {
 
 /* The ceiling of what requests and networks can make the process take:
  *   models       parameters, plans and statistics
- *   reload       the same again: old and new networks are there together until the last request on an old one ends
- *   workers      each: scratch, the largest decode, and the reply while it is written (twice: text grows by copying)
+ *   reload       the same again: old and new networks are there together until the last request on an old one ends; and
+ *                the scratch of the image that a new network begins with
+ *   workers      each: scratch, a small decode, and the reply while it is written (twice: text grows by copying)
+ *   decoding     what larger decodes share: max_decode_bytes
  *   bodies       request bodies, and replies of more than REQUEST_SMALL_REPLY until they are sent: max_buffered_bytes
  *   connections  each: libmicrohttpd's buffers, one request with its timings, a small reply; and the forms that can wait at
  * once Not in it: program, libraries, thread stacks, the log line being written, and what the allocator keeps. A reload may
  * list larger networks than the current ones: the ceiling is logged again after it. */
 static void log_memory(const struct server *server) {
-  struct served_model *models[CONFIG_MAX_MODELS];
   const struct config *config = server->config;
   uint64_t model_bytes = 0, scratch_bytes = 0, reply_bytes = 0, images = (uint64_t)config->max_images;
-  int default_index, count = registry_acquire_all(server->registry, models, CONFIG_MAX_MODELS, &default_index);
+  int count;
+  struct served_model **models = registry_acquire_every(server->registry, &count);
   for (int i = 0; i < count; i++) {
     uint64_t scratch = classify_scratch_bytes(models[i]->classifier, worker_helpers(config, server->workers));
     model_bytes += classifier_bytes(models[i]->classifier) + stats_bytes();
@@ -118,17 +127,20 @@ static void log_memory(const struct server *server) {
     if (reply > reply_bytes) reply_bytes = reply;
     registry_release(models[i]);
   }
-  uint64_t decode_bytes = IMAGE_DECODE_FIXED + IMAGE_DECODE_PER_PIXEL * (uint64_t)config->max_pixels;
-  uint64_t worker_bytes = (uint64_t)server->workers * (scratch_bytes + decode_bytes + reply_bytes);
+  free(models);
+  uint64_t worker_bytes = (uint64_t)server->workers * (scratch_bytes + IMAGE_SMALL_DECODE + reply_bytes);
   uint64_t connections = (uint64_t)config->max_connections;
   uint64_t forms = (uint64_t)config->queue_capacity + (uint64_t)server->workers + (uint64_t)server->io_threads;
   uint64_t connection_bytes = connections * (HTTP_CONNECTION_MEMORY + REQUEST_SMALL_REPLY + sizeof(struct request) +
                                              sizeof(struct peer) + images * sizeof(struct stats_image));
   connection_bytes += (forms < connections ? forms : connections) * form_bytes(config);
-  uint64_t all = 2 * model_bytes + worker_bytes + (uint64_t)config->max_buffered_bytes + connection_bytes;
+  uint64_t reload_bytes = model_bytes + scratch_bytes;
+  uint64_t all = model_bytes + reload_bytes + worker_bytes + connection_bytes;
+  all += (uint64_t)config->max_decode_bytes + (uint64_t)config->max_buffered_bytes;
   log_event(&server->log, LOG_INFO, "memory ceiling, MiB", log_integer("all", (int64_t)(all >> 20)),
-            log_integer("models", (int64_t)(model_bytes >> 20)), log_integer("reload", (int64_t)(model_bytes >> 20)),
-            log_integer("workers", (int64_t)(worker_bytes >> 20)), log_integer("bodies", config->max_buffered_bytes >> 20),
+            log_integer("models", (int64_t)(model_bytes >> 20)), log_integer("reload", (int64_t)(reload_bytes >> 20)),
+            log_integer("workers", (int64_t)(worker_bytes >> 20)), log_integer("decoding", config->max_decode_bytes >> 20),
+            log_integer("bodies", config->max_buffered_bytes >> 20),
             log_integer("connections", (int64_t)(connection_bytes >> 20)));
 }
 
@@ -165,15 +177,12 @@ static void log_started(const struct daemon *daemon) {
   if (config_split_listen(server->config->listen, host, sizeof host, &port, NULL)) host[0] = 0;
   const char *shown = strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0 ? "localhost" : host;
   bool colons = strchr(shown, ':');
-  snprintf(address, sizeof address, "http://%s%s%s:%d", colons ? "[" : "", shown, colons ? "]" : "", daemon->port);
+  snprintf(address, sizeof address, "http%s://%s%s%s:%d", server->tls ? "s" : "", colons ? "[" : "", shown, colons ? "]" : "",
+           daemon->port);
   log_networks(server);
   log_memory(server);
   log_sandbox(server);
-  if (!http_is_loopback(daemon->fd)) {
-    log_event(&server->log, LOG_WARNING,
-              "reachable from other machines, without authentication: put it behind a proxy or firewall",
-              log_string("listen", server->config->listen));
-  }
+  security_warn(server, http_is_loopback(daemon->fd));
   log_event(&server->log, LOG_INFO, "hwgqd " HWGQ_VERSION " serves", log_string("address", address),
             log_string("kernels", registry_kernels(server->registry)), log_integer("workers", server->workers),
             log_integer("io_threads", server->io_threads));
@@ -221,19 +230,23 @@ static enum hwgq_status start(struct daemon *daemon, const struct config *config
   daemon->terminal = isatty(STDERR_FILENO);
   block_signals(daemon);
   enum hwgq_status status = server_init(server, config, error);
+  if (!status) status = security_open(server, config, error);
   if (!status) status = open_outside(daemon, config, error);
   if (status) return status;
   raise_descriptor_limit(server);
   status = sandbox_enter(&server->sandbox, config, error);
   if (status) return status;
   status = worker_pool_start(server, &daemon->workers, error);
+  if (!status && !(server->manage = manage_start())) {
+    status = hwgq_fail(error, HWGQ_ERROR_IO, "cannot start the management thread");
+  }
   if (!status && !watchdog_start(&server->watchdog, server)) {
     status = hwgq_fail(error, HWGQ_ERROR_IO, "cannot start the watchdog thread");
   }
   /* The probes answer while the networks are being loaded; but what waits at a socket that others hold, or may still be served
    * by the process before this one, is not to be told that they are. */
   if (!status && !daemon->passed) status = http_start(server, daemon->fd, &daemon->http, error);
-  if (!status) status = registry_load(server->registry, config, false, &server->log, error);
+  if (!status) status = registry_configure(server->registry, config, false, &server->log, error);
   if (!status) status = write_port_file(daemon, error);
   if (status) return status;
   atomic_store(&server->state, SERVER_READY);
@@ -251,13 +264,16 @@ static void stop(struct daemon *daemon) {
     MHD_stop_daemon(daemon->http);
   }
   worker_pool_stop(daemon->workers);
+  manage_stop(server->manage);
   watchdog_stop(&server->watchdog);
   if (daemon->fd >= 0) close(daemon->fd);
   if (daemon->port_file) fclose(daemon->port_file);
   notify_close(&server->notify);
   sandbox_release(&server->sandbox);
   if (server->queue.capacity) queue_destroy(&server->queue);
+  if (server->decoding.total) image_budget_destroy(&server->decoding);
   registry_destroy(server->registry);
+  security_close(server);
   stats_destroy(server->unrouted);
 }
 
@@ -279,12 +295,13 @@ static void reload(struct daemon *daemon, int argc, char *const *argv) {
   struct text differences = {0};
   notify_send(&server->notify, "RELOADING=1\nMONOTONIC_USEC=%llu\nSTATUS=reloading", (unsigned long long)(clock_now() / 1000));
   enum hwgq_status status = config_load(argc, argv, &config, &command, &error);
-  if (!status) status = registry_load(server->registry, &config, true, &server->log, &error);
+  if (!status) status = registry_configure(server->registry, &config, true, &server->log, &error);
   log_hidden(server, &config);
   if (status) {
     log_event(&server->log, LOG_ERROR, "reload failed, everything stays as it was", log_string("error", error.message));
   } else {
     daemon->drain_delay_ms = config.drain_delay_ms;
+    security_reload(server, &config);
     daemon->log_level = (int)config.log_level;
     atomic_store(&server->log.level, daemon->log_level);
     config_differences(server->config, &config, &differences);
@@ -381,7 +398,7 @@ enum hwgq_status lifecycle_check(const struct config *config, struct text *repor
   int default_index;
   if (!registry) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory");
   log_init(&log, STDERR_FILENO, LOG_AUTO, LOG_ERROR);
-  enum hwgq_status status = registry_load(registry, config, false, &log, error);
+  enum hwgq_status status = registry_configure(registry, config, false, &log, error);
   if (!status) {
     int count = registry_acquire_all(registry, models, CONFIG_MAX_MODELS, &default_index);
     for (int i = 0; i < count; i++) {
@@ -391,5 +408,6 @@ enum hwgq_status lifecycle_check(const struct config *config, struct text *repor
     }
   }
   registry_destroy(registry);
+  if (!status) status = security_check(config, report, error);
   return status ? status : sandbox_probe((enum sandbox_mode)config->sandbox, report, error);
 }

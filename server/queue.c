@@ -2,58 +2,224 @@
 
 #include "server/clock.h"
 
+#include <stdlib.h>
 #include <time.h>
 
-bool queue_init(struct queue *queue, size_t capacity) {
-  pthread_condattr_t attributes;
-  *queue = (struct queue){.capacity = capacity};
-  if (pthread_condattr_init(&attributes)) return false;
-  bool made = !pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) && !pthread_cond_init(&queue->filled, &attributes);
-  pthread_condattr_destroy(&attributes);
-  if (made && pthread_mutex_init(&queue->mutex, NULL)) {
-    pthread_cond_destroy(&queue->filled);
-    made = false;
+enum { SLOT_SHIFT = 24, SMOOTHING = 16 }; /* a slot is 2^24 ns, 17 ms: QUEUE_SLOTS of them go round in 4.3 s */
+
+/* Requests of one client for one network, oldest first. */
+struct queue_line {
+  struct queue_link link; /* first: in the ring of its client */
+  struct queue_line *chain;
+  struct queue_client *owner;
+  uint64_t model;
+  struct queue_item *head, *tail;
+};
+
+struct queue_client {
+  struct queue_link link; /* first: in the ring of the queue */
+  struct queue_client *chain;
+  uint64_t client;
+  size_t places, waiting; /* places: reserved and waiting; the client is in the ring while any wait */
+  struct queue_ring ring; /* its lines, none of them empty */
+};
+
+/* Behind all others: just before the one whose turn it is. */
+static void ring_add(struct queue_ring *ring, struct queue_link *link) {
+  if (!ring->turn) {
+    ring->turn = link->next = link->previous = link;
+    return;
   }
+  link->next = ring->turn;
+  link->previous = ring->turn->previous;
+  link->previous->next = link;
+  link->next->previous = link;
+}
+
+static void ring_remove(struct queue_ring *ring, struct queue_link *link) {
+  if (link->next == link) {
+    ring->turn = NULL;
+    return;
+  }
+  if (ring->turn == link) ring->turn = link->next;
+  link->previous->next = link->next;
+  link->next->previous = link->previous;
+}
+
+static size_t hash(const struct queue *queue, uint64_t client, uint64_t model) {
+  uint64_t x = (client ^ (model * UINT64_C(0x9e3779b97f4a7c15))) * UINT64_C(0xbf58476d1ce4e5b9);
+  return (size_t)(x ^ (x >> 31)) & queue->table_mask;
+}
+
+/* Waits on it are until a clock_now(). */
+static bool condition_init(pthread_cond_t *condition) {
+  pthread_condattr_t attributes;
+  if (pthread_condattr_init(&attributes)) return false;
+  bool made = !pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) && !pthread_cond_init(condition, &attributes);
+  pthread_condattr_destroy(&attributes);
   return made;
+}
+
+bool queue_init(struct queue *queue, size_t capacity) {
+  size_t table = 16;
+  *queue = (struct queue){.capacity = capacity};
+  while (table < capacity) table *= 2;
+  queue->table_mask = table - 1;
+  queue->clients = calloc(capacity, sizeof *queue->clients);
+  queue->lines = calloc(capacity, sizeof *queue->lines);
+  queue->client_table = calloc(table, sizeof(struct queue_client *));
+  queue->line_table = calloc(table, sizeof(struct queue_line *));
+  bool good = queue->clients && queue->lines && queue->client_table && queue->line_table;
+  if (good && pthread_mutex_init(&queue->mutex, NULL) == 0) {
+    if (condition_init(&queue->filled)) return true;
+    pthread_mutex_destroy(&queue->mutex);
+  }
+  free(queue->clients);
+  free(queue->lines);
+  free(queue->client_table);
+  free(queue->line_table);
+  *queue = (struct queue){0};
+  return false;
 }
 
 void queue_destroy(struct queue *queue) {
   pthread_cond_destroy(&queue->filled);
   pthread_mutex_destroy(&queue->mutex);
+  free(queue->clients);
+  free(queue->lines);
+  free(queue->client_table);
+  free(queue->line_table);
 }
 
-bool queue_reserve(struct queue *queue) {
+/* The client, or a new one: there are never more than places. */
+static struct queue_client *client_of(struct queue *queue, uint64_t number) {
+  struct queue_client **chain = &queue->client_table[hash(queue, number, 0)], *client = *chain;
+  while (client && client->client != number) client = client->chain;
+  if (client) return client;
+  client = queue->free_clients;
+  if (client) {
+    queue->free_clients = client->chain;
+  } else {
+    client = &queue->clients[queue->clients_made++];
+  }
+  *client = (struct queue_client){.client = number, .chain = *chain};
+  *chain = client;
+  return client;
+}
+
+static void give_place_back(struct queue *queue, struct queue_client *client) {
+  if (--client->places) return;
+  struct queue_client **chain = &queue->client_table[hash(queue, client->client, 0)];
+  while (*chain != client) chain = &(*chain)->chain;
+  *chain = client->chain;
+  client->chain = queue->free_clients;
+  queue->free_clients = client;
+}
+
+static struct queue_line *line_of(struct queue *queue, struct queue_client *client, uint64_t model) {
+  struct queue_line **chain = &queue->line_table[hash(queue, client->client, model)], *line = *chain;
+  while (line && (line->owner != client || line->model != model)) line = line->chain;
+  if (line) return line;
+  line = queue->free_lines;
+  if (line) {
+    queue->free_lines = line->chain;
+  } else {
+    line = &queue->lines[queue->lines_made++];
+  }
+  *line = (struct queue_line){.owner = client, .model = model, .chain = *chain};
+  *chain = line;
+  ring_add(&client->ring, &line->link);
+  return line;
+}
+
+static void drop_line(struct queue *queue, struct queue_line *line) {
+  struct queue_line **chain = &queue->line_table[hash(queue, line->owner->client, line->model)];
+  ring_remove(&line->owner->ring, &line->link);
+  while (*chain != line) chain = &(*chain)->chain;
+  *chain = line->chain;
+  line->chain = queue->free_lines;
+  queue->free_lines = line;
+}
+
+bool queue_reserve(struct queue *queue, struct queue_item *item) {
   pthread_mutex_lock(&queue->mutex);
-  bool room = !queue->closed && queue->depth + queue->reserved < queue->capacity;
-  if (room) queue->reserved++;
+  size_t taken = queue->depth + queue->reserved;
+  bool room = !queue->closed && taken < queue->capacity;
+  if (room) {
+    struct queue_client *client = client_of(queue, item->client);
+    room = client->places < QUEUE_SHARE * (queue->capacity - taken);
+    if (room) {
+      client->places++;
+      queue->reserved++;
+      item->owner = client;
+    }
+  }
   pthread_mutex_unlock(&queue->mutex);
   return room;
 }
 
+static struct queue_item **slot_of(struct queue *queue, uint64_t deadline) {
+  return &queue->due[(deadline >> SLOT_SHIFT) % QUEUE_SLOTS];
+}
+
 void queue_push(struct queue *queue, struct queue_item *item, uint64_t now, uint64_t deadline) {
-  item->next = NULL;
+  struct queue_client *client = item->owner;
   item->pushed = now;
   item->deadline = deadline;
   pthread_mutex_lock(&queue->mutex);
+  struct queue_line *line = line_of(queue, client, item->model);
+  item->line = line;
+  item->next = NULL;
+  item->previous = line->tail;
+  if (line->tail) {
+    line->tail->next = item;
+  } else {
+    line->head = item;
+  }
+  line->tail = item;
+  struct queue_item **slot = slot_of(queue, deadline);
+  item->earlier = NULL;
+  item->later = *slot;
+  if (*slot) (*slot)->earlier = item;
+  *slot = item;
+  if (client->waiting++ == 0) ring_add(&queue->ring, &client->link);
   queue->reserved--;
   queue->depth++;
-  if (queue->tail) {
-    queue->tail->next = item;
-  } else {
-    queue->head = item;
-  }
-  queue->tail = item;
   pthread_cond_signal(&queue->filled);
   pthread_mutex_unlock(&queue->mutex);
 }
 
-/* The mutex is held and the queue is not empty. */
-static struct queue_item *take(struct queue *queue) {
-  struct queue_item *item = queue->head;
-  queue->head = item->next;
-  if (!queue->head) queue->tail = NULL;
+/* Takes one item out, wherever it stands. The mutex is held. */
+static void take(struct queue *queue, struct queue_item *item) {
+  struct queue_line *line = item->line;
+  struct queue_client *client = item->owner;
+  *(item->previous ? &item->previous->next : &line->head) = item->next;
+  *(item->next ? &item->next->previous : &line->tail) = item->previous;
+  *(item->earlier ? &item->earlier->later : slot_of(queue, item->deadline)) = item->later;
+  if (item->later) item->later->earlier = item->earlier;
+  if (!line->head) drop_line(queue, line);
+  if (--client->waiting == 0) ring_remove(&queue->ring, &client->link);
+  give_place_back(queue, client);
   queue->depth--;
+  if (queue->depth == 0) queue->waited = false;
   item->next = NULL;
+}
+
+/* The mutex is held and something waits. */
+static struct queue_item *take_next(struct queue *queue) {
+  struct queue_client *client = (struct queue_client *)queue->ring.turn;
+  struct queue_line *line = (struct queue_line *)client->ring.turn;
+  struct queue_item *item = line->head;
+  uint64_t now = clock_now();
+  queue->ring.turn = client->link.next;
+  client->ring.turn = line->link.next;
+  if (queue->waited) {
+    uint64_t passed = now - queue->last_pop;
+    queue->interval = queue->interval ? queue->interval - queue->interval / SMOOTHING + passed / SMOOTHING : passed;
+  }
+  queue->waited = true;
+  queue->last_pop = now;
+  take(queue, item);
   return item;
 }
 
@@ -70,7 +236,7 @@ static void leave_sleep(struct queue *queue) {
 /* The mutex is held. */
 static void wait_until(struct queue *queue, uint64_t end) {
   const struct timespec time = {.tv_sec = (time_t)(end / CLOCK_SECOND), .tv_nsec = (long)(end % CLOCK_SECOND)};
-  while (!queue->head && !queue->closed && pthread_cond_timedwait(&queue->filled, &queue->mutex, &time) == 0) continue;
+  while (!queue->depth && !queue->closed && pthread_cond_timedwait(&queue->filled, &queue->mutex, &time) == 0) continue;
 }
 
 enum queue_event queue_wait(struct queue *queue, uint64_t idle_at, bool (*other_work)(void *context), void *context,
@@ -78,21 +244,21 @@ enum queue_event queue_wait(struct queue *queue, uint64_t idle_at, bool (*other_
   enum queue_event event = QUEUE_CALL;
   pthread_mutex_lock(&queue->mutex);
   if (idle_at) wait_until(queue, idle_at);
-  while (!queue->head && !queue->closed) {
+  while (!queue->depth && !queue->closed) {
     atomic_fetch_add(&queue->idle, 1);
     if (other_work && other_work(context)) {
       leave_sleep(queue);
       break;
     }
     pthread_cond_wait(&queue->filled, &queue->mutex);
-    if (!queue->head && queue->called > 0) {
+    if (!queue->depth && queue->called > 0) {
       queue->called--;
       break;
     }
     leave_sleep(queue);
   }
-  if (queue->head) {
-    *item = take(queue);
+  if (queue->depth) {
+    *item = take_next(queue);
     event = QUEUE_ITEM;
   } else if (queue->closed) {
     event = QUEUE_CLOSED;
@@ -114,10 +280,21 @@ void queue_call(struct queue *queue) {
 
 struct queue_item *queue_expire(struct queue *queue, uint64_t now) {
   struct queue_item *first = NULL, **end = &first;
+  uint64_t current = now >> SLOT_SHIFT;
   pthread_mutex_lock(&queue->mutex);
-  while (queue->head && queue->head->deadline <= now) {
-    *end = take(queue);
-    end = &(*end)->next;
+  if (current > queue->swept && current - queue->swept >= QUEUE_SLOTS) queue->swept = current - QUEUE_SLOTS + 1;
+  for (; queue->swept <= current; queue->swept++) {
+    struct queue_item *item = queue->due[queue->swept % QUEUE_SLOTS];
+    while (item) {
+      struct queue_item *later = item->later;
+      if (item->deadline <= now) {
+        take(queue, item);
+        *end = item;
+        end = &item->next;
+      }
+      item = later;
+    }
+    if (queue->swept == current) break; /* more of this slot may come due */
   }
   pthread_mutex_unlock(&queue->mutex);
   return first;
@@ -132,4 +309,14 @@ void queue_close(struct queue *queue) {
 
 size_t queue_depth(struct queue *queue) {
   return atomic_load(&queue->depth);
+}
+
+uint64_t queue_drain_time(struct queue *queue, uint64_t now) {
+  pthread_mutex_lock(&queue->mutex);
+  uint64_t interval = queue->interval, since = now > queue->last_pop ? now - queue->last_pop : 0;
+  /* Workers that are slower now than they were show by how long nobody has come. */
+  if (queue->waited && since > interval) interval = since;
+  uint64_t wait = interval * queue->depth;
+  pthread_mutex_unlock(&queue->mutex);
+  return wait;
 }

@@ -1,51 +1,47 @@
 #include "server/registry.h"
 
-#include <dirent.h>
-#include <errno.h>
+#include "server/registry_file.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-/* Everything known under one name. Entries are never removed, only their model is: counts and version go on if it comes back.
- */
+/* Everything known under one name. Entries are never removed, only their models are: counts and version go on if they come
+ * back. */
 struct entry {
   char name[CONFIG_MAX_NAME + 1];
   struct stats *stats;
-  struct served_model *model; /* NULL: not served now */
-  int version;                /* of the last model; 0: there was none */
-  char digest[40];            /* of the last model */
+  struct served_model *models[CONFIG_MAX_VERSIONS]; /* [model_count], newest first */
+  int model_count;                                  /* 0: not served now */
+  int version;                                      /* of the last model; 0: there was none */
+  char digest[40];                                  /* of the last model */
+  bool loading, unloaded;                           /* when not served: why */
   struct hwgq_error reload_error;
 };
 
 struct registry {
-  pthread_mutex_t mutex;
+  pthread_mutex_t mutex;      /* for everything but the next three lines; held shortly */
+  pthread_mutex_t load_mutex; /* held while networks are loaded, always taken first */
+  struct config_model *sources;
+  int64_t source_count, versions;
+  char *cpu; /* kernel set, or NULL */
   struct entry entries[CONFIG_MAX_MODELS];
   int entry_count;
-  int order[CONFIG_MAX_MODELS];   /* indices of the served entries, as configured */
-  int order_count, default_index; /* default_index: into order */
-};
-
-/* What the configuration asks for, folders expanded. */
-struct wanted {
-  char name[CONFIG_MAX_NAME + 1];
-  char *path;
-  struct served_model *model; /* loaded anew; NULL: keep what is there */
-  struct hwgq_error failure;
-};
-
-struct wanted_list {
-  struct wanted *items;
-  int count;
+  int order[CONFIG_MAX_MODELS]; /* indices of the entries that the configuration names, as configured */
+  int order_count;
+  int default_entry; /* index; -1: nothing has been configured yet */
 };
 
 struct registry *registry_create(void) {
   struct registry *registry = calloc(1, sizeof *registry);
-  if (registry && pthread_mutex_init(&registry->mutex, NULL)) {
-    free(registry);
-    registry = NULL;
+  if (!registry) return NULL;
+  registry->default_entry = -1;
+  if (pthread_mutex_init(&registry->mutex, NULL) == 0) {
+    if (pthread_mutex_init(&registry->load_mutex, NULL) == 0) return registry;
+    pthread_mutex_destroy(&registry->mutex);
   }
-  return registry;
+  free(registry);
+  return NULL;
 }
 
 void registry_release(struct served_model *model) {
@@ -55,259 +51,456 @@ void registry_release(struct served_model *model) {
   free(model);
 }
 
+static void release_sources(struct config_model *sources, int64_t count) {
+  for (int64_t i = 0; i < count; i++) {
+    free(sources[i].name);
+    free(sources[i].path);
+  }
+  free(sources);
+}
+
 void registry_destroy(struct registry *registry) {
   if (!registry) return;
   for (int i = 0; i < registry->entry_count; i++) {
-    registry_release(registry->entries[i].model);
-    stats_destroy(registry->entries[i].stats);
+    struct entry *entry = &registry->entries[i];
+    for (int k = 0; k < entry->model_count; k++) registry_release(entry->models[k]);
+    stats_destroy(entry->stats);
   }
+  release_sources(registry->sources, registry->source_count);
+  free(registry->cpu);
+  pthread_mutex_destroy(&registry->load_mutex);
   pthread_mutex_destroy(&registry->mutex);
   free(registry);
 }
 
-static void wanted_release(struct wanted_list *list) {
-  for (int i = 0; i < list->count; i++) {
-    registry_release(list->items[i].model);
-    free(list->items[i].path);
+static void release_old(struct served_model *old) {
+  while (old) {
+    struct served_model *next = old->next_old;
+    registry_release(old);
+    old = next;
   }
-  free(list->items);
 }
 
-static enum hwgq_status want(struct wanted_list *list, const char *name, const char *path, struct hwgq_error *error) {
-  char stem[CONFIG_MAX_NAME + 1];
-  if (!name) {
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
-    size_t length = strlen(base);
-    if (length > 5 && strcmp(base + length - 5, ".hwgq") == 0) length -= 5;
-    if (length > CONFIG_MAX_NAME) length = CONFIG_MAX_NAME;
-    memcpy(stem, base, length);
-    stem[length] = 0;
-    if (!config_name_valid(stem)) {
-      return hwgq_fail(error, HWGQ_ERROR_INVALID, "models: the file name of %s is no network name: give it one (NAME=PATH)",
-                       path);
-    }
-    name = stem;
-  }
-  for (int i = 0; i < list->count; i++) {
-    if (strcmp(list->items[i].name, name) == 0) {
-      return hwgq_fail(error, HWGQ_ERROR_INVALID, "models: two networks are called '%s': %s and %s", name, list->items[i].path,
-                       path);
-    }
-  }
-  if (list->count == CONFIG_MAX_MODELS) {
-    return hwgq_fail(error, HWGQ_ERROR_LIMIT, "models: more than %d networks", CONFIG_MAX_MODELS);
-  }
-  struct wanted *items = realloc(list->items, (size_t)(list->count + 1) * sizeof *items);
-  if (!items) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory");
-  list->items = items;
-  struct wanted *item = &items[list->count++];
-  *item = (struct wanted){.path = strdup(path)};
-  memcpy(item->name, name, strlen(name) + 1);
-  return item->path ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory");
-}
+/* ---- entries: the mutex is held ----------------------------------------------------------------------------------------- */
 
-static int is_model_file(const struct dirent *file) {
-  size_t length = strlen(file->d_name);
-  return length > 5 && file->d_name[0] != '.' && strcmp(file->d_name + length - 5, ".hwgq") == 0;
-}
-
-static enum hwgq_status want_folder(struct wanted_list *list, const char *folder, struct hwgq_error *error) {
-  struct dirent **files;
-  enum hwgq_status status = HWGQ_OK;
-  int count = scandir(folder, &files, is_model_file, alphasort);
-  if (count < 0) return hwgq_fail(error, HWGQ_ERROR_IO, "models: cannot read the folder %s: %s", folder, strerror(errno));
-  if (count == 0) status = hwgq_fail(error, HWGQ_ERROR_INVALID, "models: there is no .hwgq file in the folder %s", folder);
-  for (int i = 0; i < count; i++) {
-    struct text path = {0};
-    text_printf(&path, "%s/%s", folder, files[i]->d_name);
-    if (!status) status = path.failed ? hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory") : want(list, NULL, path.data, error);
-    text_release(&path);
-    free(files[i]);
-  }
-  free(files);
-  return status;
-}
-
-static enum hwgq_status want_all(struct wanted_list *list, const struct config *config, int *default_index,
-                                 struct hwgq_error *error) {
-  for (int64_t i = 0; i < config->model_count; i++) {
-    const struct config_model *model = &config->models[i];
-    struct stat info;
-    bool folder = stat(model->path, &info) == 0 && S_ISDIR(info.st_mode);
-    if (folder && model->name) {
-      return hwgq_fail(error, HWGQ_ERROR_INVALID,
-                       "models: '%s' is the folder %s: name a .hwgq file, or list the folder without a name", model->name,
-                       model->path);
-    }
-    enum hwgq_status status = folder ? want_folder(list, model->path, error) : want(list, model->name, model->path, error);
-    if (status) return status;
-  }
-  if (list->count == 0) {
-    return hwgq_fail(error, HWGQ_ERROR_INVALID, "no network to serve: use --config FILE, or --models FILE.hwgq");
-  }
-  *default_index = 0;
-  if (!config->default_model) return HWGQ_OK;
-  for (int i = 0; i < list->count; i++) {
-    if (strcmp(list->items[i].name, config->default_model) == 0) {
-      *default_index = i;
-      return HWGQ_OK;
-    }
-  }
-  return hwgq_fail(error, HWGQ_ERROR_INVALID, "default_model: there is no network '%s' among the %d in models",
-                   config->default_model, list->count);
-}
-
-static enum hwgq_status load(struct wanted *wanted, const char *cpu, struct hwgq_error *error) {
-  struct served_model *model = calloc(1, sizeof *model);
-  struct hwgq_error why = {{0}};
-  enum hwgq_status status = HWGQ_ERROR_MEMORY;
-  if (model && (model->path = strdup(wanted->path))) {
-    memcpy(model->name, wanted->name, sizeof model->name);
-    atomic_init(&model->references, 1);
-    status = classifier_open(wanted->path, cpu, &model->classifier, &why);
-    /* The plan has its own copy of the weights; the description is kept for GET /v1/models/{name}. */
-    if (!status) hwgq_network_release_parameters(model->classifier->model->network);
-  }
-  if (status) {
-    if (model) free(model->path);
-    free(model);
-    const char *prefix = strstr(why.message, wanted->path) ? "" : wanted->path;
-    const bool file = status == HWGQ_ERROR_IO || status == HWGQ_ERROR_FORMAT; /* not for an unknown kernel set */
-    return hwgq_fail(error, status, "network '%s': %s%s%s%s", wanted->name, prefix, *prefix ? ": " : "",
-                     why.message[0] ? why.message : "no memory",
-                     file ? "; correct `models`, or make the file (hwgq train, hwgq import)" : "");
-  }
-  wanted->model = model;
-  return HWGQ_OK;
-}
-
-/* The entry of that name, made when missing; NULL when there is no room or memory. The mutex is held. */
-static struct entry *entry_of(struct registry *registry, const char *name) {
+static struct entry *find_entry(struct registry *registry, const char *name) {
   for (int i = 0; i < registry->entry_count; i++) {
     if (strcmp(registry->entries[i].name, name) == 0) return &registry->entries[i];
   }
-  if (registry->entry_count == CONFIG_MAX_MODELS) return NULL;
+  return NULL;
+}
+
+/* The entry of that name, made when missing. */
+static enum hwgq_status make_entry(struct registry *registry, const char *name, struct hwgq_error *error) {
+  if (find_entry(registry, name)) return HWGQ_OK;
+  if (registry->entry_count == CONFIG_MAX_MODELS) {
+    return hwgq_fail(error, HWGQ_ERROR_LIMIT,
+                     "models: with '%s' there were more than %d network names since the start, and the counts of each are "
+                     "kept: restart to forget the old ones",
+                     name, CONFIG_MAX_MODELS);
+  }
   struct entry *entry = &registry->entries[registry->entry_count];
   entry->stats = stats_create();
-  if (!entry->stats) return NULL;
+  if (!entry->stats) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the statistics of network '%s'", name);
   memcpy(entry->name, name, strlen(name) + 1);
   registry->entry_count++;
-  return entry;
+  return HWGQ_OK;
 }
 
-/* Makes the entries that are missing, so that nothing can fail once the exchange has begun. */
-static enum hwgq_status make_entries(struct registry *registry, const struct wanted_list *list, struct hwgq_error *error) {
-  enum hwgq_status status = HWGQ_OK;
-  pthread_mutex_lock(&registry->mutex);
-  for (int i = 0; i < list->count && !status; i++) {
-    if (entry_of(registry, list->items[i].name)) continue;
-    status = registry->entry_count < CONFIG_MAX_MODELS
-                 ? hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the statistics of network '%s'", list->items[i].name)
-                 : hwgq_fail(error, HWGQ_ERROR_LIMIT,
-                             "models: with '%s' there were more than %d network names since the start, and the counts of each "
-                             "are kept: restart to forget the old ones",
-                             list->items[i].name, CONFIG_MAX_MODELS);
+static bool in_order(const struct registry *registry, const struct entry *entry) {
+  for (int i = 0; i < registry->order_count; i++) {
+    if (&registry->entries[registry->order[i]] == entry) return true;
   }
-  pthread_mutex_unlock(&registry->mutex);
-  return status;
+  return false;
 }
 
-/* Puts the loaded model in its entry's place. Returns the one that is no longer needed. */
-static struct served_model *replace(struct entry *entry, struct wanted *wanted) {
-  struct served_model *old = entry->model, *new = wanted->model;
-  const char *digest = new->classifier->model->digest;
-  wanted->model = NULL;
-  new->stats = entry->stats;
-  if (strcmp(entry->digest, digest) != 0) entry->version++;
+static void number(struct entry *entry, struct served_model *model, int version) {
+  const char *digest = model->classifier->model->digest;
+  model->stats = entry->stats;
+  model->numbered = version != 0;
+  if (version) {
+    entry->version = version;
+  } else if (strcmp(entry->digest, digest) != 0) {
+    entry->version++;
+  }
+  model->version = entry->version;
   memcpy(entry->digest, digest, sizeof entry->digest);
-  new->version = entry->version;
-  entry->model = new;
+}
+
+/* The served model that a file which could not be loaded leaves as it is, taken out of the entry; NULL when there is none. */
+static struct served_model *keep(struct entry *entry, int version) {
+  for (int i = 0; i < entry->model_count; i++) {
+    struct served_model *model = entry->models[i];
+    if (!model || (version ? !model->numbered || model->version != version : model->numbered)) continue;
+    entry->models[i] = NULL;
+    return model;
+  }
+  return NULL;
+}
+
+/* Puts what was loaded of one name (`count` items, newest first) in the place of what is served. Returns `old` with the models
+ * that are no longer needed before it. */
+static struct served_model *publish(struct entry *entry, struct wanted *items, int count, struct served_model *old) {
+  struct served_model *models[CONFIG_MAX_VERSIONS];
+  int model_count = 0;
+  entry->reload_error.message[0] = 0;
+  entry->unloaded = entry->loading = false;
+  for (int i = count - 1; i >= 0; i--) { /* oldest first: the entry remembers the newest as the last */
+    if (items[i].failed) entry->reload_error = items[i].failure;
+    if (items[i].model) number(entry, items[i].model, items[i].version);
+  }
+  for (int i = 0; i < count; i++) {
+    struct served_model *model = items[i].model ? items[i].model : keep(entry, items[i].version);
+    items[i].model = NULL;
+    if (model) models[model_count++] = model;
+  }
+  if (model_count == 0) return old; /* nothing works: all of the old ones stay, if there are any */
+  for (int i = 0; i < entry->model_count; i++) {
+    if (!entry->models[i]) continue;
+    entry->models[i]->next_old = old;
+    old = entry->models[i];
+  }
+  memcpy(entry->models, models, (size_t)model_count * sizeof models[0]);
+  entry->model_count = model_count;
   return old;
 }
 
-/* Makes the list the truth, under the lock; what is replaced is put in `old` for release after it. */
-static int exchange(struct registry *registry, struct wanted_list *list, int default_index, struct served_model **old) {
-  bool served[CONFIG_MAX_MODELS] = {false};
-  int old_count = 0, order_count = 0, new_default = 0;
-  pthread_mutex_lock(&registry->mutex);
-  for (int i = 0; i < list->count; i++) {
-    struct entry *entry = entry_of(registry, list->items[i].name);
-    entry->reload_error = list->items[i].failure;
-    if (list->items[i].model) {
-      old[old_count] = replace(entry, &list->items[i]);
-      if (old[old_count]) old_count++;
-    }
-    if (!entry->model) continue;
-    if (i == default_index) new_default = order_count;
-    registry->order[order_count++] = (int)(entry - registry->entries);
-    served[entry - registry->entries] = true;
+static struct served_model *withdraw(struct entry *entry, struct served_model *old) {
+  for (int i = 0; i < entry->model_count; i++) {
+    entry->models[i]->next_old = old;
+    old = entry->models[i];
   }
-  registry->order_count = order_count;
-  registry->default_index = new_default;
-  for (int i = 0; i < registry->entry_count; i++) {
-    struct entry *entry = &registry->entries[i];
-    if (served[i] || !entry->model) continue;
-    old[old_count++] = entry->model;
-    entry->model = NULL;
-  }
-  pthread_mutex_unlock(&registry->mutex);
-  return old_count;
+  entry->model_count = 0;
+  return old;
 }
 
-enum hwgq_status registry_load(struct registry *registry, const struct config *config, bool keep_old, const struct log *log,
-                               struct hwgq_error *error) {
-  struct wanted_list list = {0};
-  struct served_model *old[2 * CONFIG_MAX_MODELS];
-  int default_index = 0;
-  enum hwgq_status status = want_all(&list, config, &default_index, error);
-  for (int i = 0; i < list.count && !status; i++) {
-    struct hwgq_error why;
-    enum hwgq_status failed = load(&list.items[i], config->cpu, &why);
+/* Items of the list that begin at `start` and have one name. */
+static int items_of_name(const struct wanted_list *list, int start) {
+  int end = start + 1;
+  while (end < list->count && strcmp(list->items[end].name, list->items[start].name) == 0) end++;
+  return end - start;
+}
+
+/* ---- the whole configuration -------------------------------------------------------------------------------------------- */
+
+struct sources {
+  struct config_model *models;
+  int64_t count;
+  char *cpu;
+};
+
+static enum hwgq_status copy_sources(const struct config *config, struct sources *sources, struct hwgq_error *error) {
+  bool good = true;
+  *sources = (struct sources){.models = calloc((size_t)config->model_count + 1, sizeof *sources->models)};
+  if (config->cpu) good = (sources->cpu = strdup(config->cpu)) != NULL;
+  for (int64_t i = 0; sources->models && good && i < config->model_count; i++) {
+    const struct config_model *from = &config->models[i];
+    struct config_model *to = &sources->models[sources->count++];
+    to->path = strdup(from->path);
+    to->name = from->name ? strdup(from->name) : NULL;
+    good = to->path && (to->name || !from->name);
+  }
+  return sources->models && good ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory");
+}
+
+static enum hwgq_status check_names(const struct wanted_list *list, const char *default_model, struct hwgq_error *error) {
+  int names = 0;
+  bool found = !default_model;
+  for (int i = 0; i < list->count; i += items_of_name(list, i)) {
+    names++;
+    found |= default_model && strcmp(list->items[i].name, default_model) == 0;
+  }
+  if (names > CONFIG_MAX_MODELS) {
+    return hwgq_fail(error, HWGQ_ERROR_LIMIT, "models: more than %d networks", CONFIG_MAX_MODELS);
+  }
+  if (found) return HWGQ_OK;
+  return hwgq_fail(error, HWGQ_ERROR_INVALID, "default_model: there is no network '%s' among the %d in models", default_model,
+                   names);
+}
+
+static enum hwgq_status load_all(struct registry *registry, struct wanted_list *list, const char *cpu, bool keep_old,
+                                 const struct log *log, struct hwgq_error *error) {
+  for (int i = 0; i < list->count; i++) {
+    struct wanted *item = &list->items[i];
+    enum hwgq_status failed = registry_file_load(item, cpu);
     if (!failed) continue;
-    if (!keep_old) {
-      status = hwgq_fail(error, failed, "%s", why.message);
-      break;
-    }
-    list.items[i].failure = why;
-    struct served_model *current = registry_acquire(registry, list.items[i].name);
-    if (!current && i == default_index) {
-      status = hwgq_fail(error, failed, "the default network cannot be loaded and none of its name is served: %s", why.message);
-      break;
-    }
+    if (!keep_old) return hwgq_fail(error, failed, "%s", item->failure.message);
+    struct served_model *current = registry_acquire(registry, item->name);
     log_event(log, LOG_ERROR,
               current ? "reload failed, the network as it was goes on serving" : "reload failed, the network is not served",
-              log_string("model", list.items[i].name), log_string("error", why.message));
+              log_string("model", item->name), log_string("error", item->failure.message));
     registry_release(current);
   }
-  if (!status) status = make_entries(registry, &list, error);
-  if (!status) {
-    int old_count = exchange(registry, &list, default_index, old);
-    for (int i = 0; i < old_count; i++) registry_release(old[i]);
+  return HWGQ_OK;
+}
+
+/* The default network must be served afterwards: one of its files was loaded, or there is one already. */
+static enum hwgq_status check_default(struct registry *registry, const struct wanted_list *list, const char *name,
+                                      struct hwgq_error *error) {
+  const struct hwgq_error *failure = NULL;
+  for (int i = 0; i < list->count; i++) {
+    if (strcmp(list->items[i].name, name) != 0) continue;
+    if (list->items[i].model) return HWGQ_OK;
+    failure = &list->items[i].failure;
   }
-  wanted_release(&list);
+  struct served_model *current = registry_acquire(registry, name);
+  registry_release(current);
+  if (current || !failure) return HWGQ_OK;
+  return hwgq_fail(error, HWGQ_ERROR_IO, "the default network cannot be loaded and none of its name is served: %s",
+                   failure->message);
+}
+
+static enum hwgq_status make_entries(struct registry *registry, const struct wanted_list *list, struct hwgq_error *error) {
+  enum hwgq_status status = HWGQ_OK;
+  pthread_mutex_lock(&registry->mutex);
+  for (int i = 0; i < list->count && !status; i += items_of_name(list, i)) {
+    status = make_entry(registry, list->items[i].name, error);
+  }
+  pthread_mutex_unlock(&registry->mutex);
   return status;
 }
 
-struct served_model *registry_acquire(struct registry *registry, const char *name) {
+/* Makes the list the truth, all at once; nothing can fail here. Returns what is no longer needed. */
+static struct served_model *exchange(struct registry *registry, struct wanted_list *list, const char *default_model) {
+  bool configured[CONFIG_MAX_MODELS] = {false};
+  struct served_model *old = NULL;
+  pthread_mutex_lock(&registry->mutex);
+  registry->order_count = 0;
+  for (int i = 0, count; i < list->count; i += count) {
+    struct entry *entry = find_entry(registry, list->items[i].name);
+    int index = (int)(entry - registry->entries);
+    count = items_of_name(list, i);
+    old = publish(entry, &list->items[i], count, old);
+    if (strcmp(entry->name, default_model) == 0) registry->default_entry = index;
+    registry->order[registry->order_count++] = index;
+    configured[index] = true;
+  }
+  for (int i = 0; i < registry->entry_count; i++) {
+    if (!configured[i]) old = withdraw(&registry->entries[i], old);
+  }
+  pthread_mutex_unlock(&registry->mutex);
+  return old;
+}
+
+enum hwgq_status registry_configure(struct registry *registry, const struct config *config, bool keep_old,
+                                    const struct log *log, struct hwgq_error *error) {
+  struct wanted_list list = {0};
+  struct sources sources;
+  pthread_mutex_lock(&registry->load_mutex);
+  enum hwgq_status status = copy_sources(config, &sources, error);
+  if (!status) status = registry_scan(config->models, config->model_count, config->model_versions, &list, error);
+  if (!status) status = check_names(&list, config->default_model, error);
+  if (!status) status = load_all(registry, &list, config->cpu, keep_old, log, error);
+  const char *default_model = config->default_model || status ? config->default_model : list.items[0].name;
+  if (!status) status = check_default(registry, &list, default_model, error);
+  if (!status) status = make_entries(registry, &list, error);
+  if (!status) {
+    release_old(exchange(registry, &list, default_model));
+    struct sources before = {registry->sources, registry->source_count, registry->cpu};
+    registry->sources = sources.models;
+    registry->source_count = sources.count;
+    registry->cpu = sources.cpu;
+    registry->versions = config->model_versions;
+    sources = before;
+  }
+  registry_files_release(&list);
+  release_sources(sources.models, sources.count);
+  free(sources.cpu);
+  pthread_mutex_unlock(&registry->load_mutex);
+  return status;
+}
+
+/* ---- one network -------------------------------------------------------------------------------------------------------- */
+
+static bool is_configured(struct registry *registry, const char *name, bool *served, bool *is_default) {
+  pthread_mutex_lock(&registry->mutex);
+  struct entry *entry = find_entry(registry, name);
+  bool configured = entry && in_order(registry, entry);
+  *served = configured && entry->model_count > 0;
+  *is_default = configured && entry - registry->entries == registry->default_entry;
+  pthread_mutex_unlock(&registry->mutex);
+  return configured;
+}
+
+/* Only what these two mean stands for something in registry.h: a file's own troubles become HWGQ_ERROR_FORMAT. */
+static enum hwgq_status file_status(enum hwgq_status status) {
+  return status == HWGQ_ERROR_INVALID || status == HWGQ_ERROR_UNSUPPORTED ? HWGQ_ERROR_FORMAT : status;
+}
+
+static void set_failure(struct registry *registry, const char *name, const struct hwgq_error *failure) {
+  pthread_mutex_lock(&registry->mutex);
+  struct entry *entry = find_entry(registry, name);
+  if (entry) {
+    entry->loading = false;
+    if (failure) entry->reload_error = *failure;
+  }
+  pthread_mutex_unlock(&registry->mutex);
+}
+
+static enum hwgq_status unknown(const char *name, struct hwgq_error *error) {
+  return hwgq_fail(error, HWGQ_ERROR_INVALID,
+                   "there is no network '%.64s': add it to `models` in the configuration, or its file to a folder that is "
+                   "listed there",
+                   name);
+}
+
+/* The items of this name in the list, loaded and put into service. */
+static enum hwgq_status load_items(struct registry *registry, struct wanted *items, int count, struct hwgq_error *error) {
+  struct hwgq_error failure = {{0}};
+  enum hwgq_status status = HWGQ_OK;
+  pthread_mutex_lock(&registry->mutex);
+  enum hwgq_status made = make_entry(registry, items[0].name, error);
+  struct entry *entry = find_entry(registry, items[0].name);
+  if (entry) entry->loading = true;
+  pthread_mutex_unlock(&registry->mutex);
+  if (made) return made;
+  for (int i = count - 1; i >= 0; i--) { /* the newest version's failure is told */
+    enum hwgq_status failed = registry_file_load(&items[i], registry->cpu);
+    if (!failed) continue;
+    status = file_status(failed);
+    failure = items[i].failure;
+  }
+  pthread_mutex_lock(&registry->mutex);
+  struct served_model *old = publish(entry, items, count, NULL);
+  if (!in_order(registry, entry)) registry->order[registry->order_count++] = (int)(entry - registry->entries);
+  bool served = entry->model_count > 0;
+  pthread_mutex_unlock(&registry->mutex);
+  release_old(old);
+  if (!status) return HWGQ_OK;
+  return hwgq_fail(error, status, "%s (%s)", failure.message,
+                   served ? "the network as it was goes on serving" : "the network is not served");
+}
+
+static enum hwgq_status load_locked(struct registry *registry, const char *name, struct hwgq_error *error) {
+  struct wanted_list list;
+  bool served, is_default;
+  bool known = is_configured(registry, name, &served, &is_default);
+  enum hwgq_status status = registry_scan(registry->sources, registry->source_count, registry->versions, &list, error);
+  if (status) {
+    if (known) set_failure(registry, name, error);
+    return file_status(status);
+  }
+  int start = 0;
+  while (start < list.count && strcmp(list.items[start].name, name) != 0) start++;
+  if (start < list.count) {
+    status = load_items(registry, &list.items[start], items_of_name(&list, start), error);
+  } else if (known) {
+    status = hwgq_fail(error, HWGQ_ERROR_IO, "network '%s': its file is gone from the folder that is listed in `models`%s",
+                       name, served ? " (the network as it was goes on serving)" : "");
+    set_failure(registry, name, error);
+  } else {
+    status = unknown(name, error);
+  }
+  registry_files_release(&list);
+  return status;
+}
+
+enum hwgq_status registry_load(struct registry *registry, const char *name, struct hwgq_error *error) {
+  pthread_mutex_lock(&registry->load_mutex);
+  enum hwgq_status status = load_locked(registry, name, error);
+  pthread_mutex_unlock(&registry->load_mutex);
+  return status;
+}
+
+enum hwgq_status registry_reload(struct registry *registry, const char *name, struct hwgq_error *error) {
+  enum hwgq_status status;
+  bool served, is_default;
+  pthread_mutex_lock(&registry->load_mutex);
+  if (!is_configured(registry, name, &served, &is_default)) {
+    status = unknown(name, error);
+  } else if (!served) {
+    status = hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "network '%s' is not loaded: load it instead of reloading it", name);
+  } else {
+    status = load_locked(registry, name, error);
+  }
+  pthread_mutex_unlock(&registry->load_mutex);
+  return status;
+}
+
+enum hwgq_status registry_unload(struct registry *registry, const char *name, struct hwgq_error *error) {
+  struct served_model *old = NULL;
+  enum hwgq_status status = HWGQ_OK;
+  pthread_mutex_lock(&registry->load_mutex);
+  pthread_mutex_lock(&registry->mutex);
+  struct entry *entry = find_entry(registry, name);
+  if (!entry || !in_order(registry, entry)) {
+    status = unknown(name, error);
+  } else if (entry - registry->entries == registry->default_entry) {
+    status = hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED,
+                       "network '%s' is the default one, which POST /classify needs: choose another default_model first", name);
+  } else {
+    old = withdraw(entry, NULL);
+    entry->unloaded = true;
+    entry->reload_error.message[0] = 0;
+  }
+  pthread_mutex_unlock(&registry->mutex);
+  release_old(old);
+  pthread_mutex_unlock(&registry->load_mutex);
+  return status;
+}
+
+/* ---- readers ------------------------------------------------------------------------------------------------------------ */
+
+int registry_version(const char *text) {
+  size_t digits = strspn(text, "0123456789");
+  return digits > 0 && digits <= REGISTRY_MAX_VERSION_DIGITS && !text[digits] && text[0] != '0' ? atoi(text) : 0;
+}
+
+struct served_model *registry_acquire_version(struct registry *registry, const char *name, int version) {
   struct served_model *model = NULL;
   pthread_mutex_lock(&registry->mutex);
-  for (int i = 0; i < registry->order_count && !model; i++) {
-    struct entry *entry = &registry->entries[registry->order[i]];
-    if (name ? strcmp(entry->name, name) == 0 : i == registry->default_index) model = entry->model;
+  const struct entry *entry = name                          ? find_entry(registry, name)
+                              : registry->default_entry < 0 ? NULL
+                                                            : &registry->entries[registry->default_entry];
+  for (int i = 0; entry && i < entry->model_count && !model; i++) {
+    if (!version || entry->models[i]->version == version) model = entry->models[i];
   }
   if (model) atomic_fetch_add(&model->references, 1);
   pthread_mutex_unlock(&registry->mutex);
   return model;
 }
 
+struct served_model *registry_acquire(struct registry *registry, const char *name) {
+  return registry_acquire_version(registry, name, 0);
+}
+
 int registry_acquire_all(struct registry *registry, struct served_model **models, int capacity, int *default_index) {
+  int count = 0;
+  *default_index = -1;
   pthread_mutex_lock(&registry->mutex);
-  int count = registry->order_count < capacity ? registry->order_count : capacity;
-  for (int i = 0; i < count; i++) {
-    models[i] = registry->entries[registry->order[i]].model;
-    atomic_fetch_add(&models[i]->references, 1);
+  for (int i = 0; i < registry->order_count && count < capacity; i++) {
+    const struct entry *entry = &registry->entries[registry->order[i]];
+    if (entry->model_count == 0) continue;
+    if (registry->order[i] == registry->default_entry) *default_index = count;
+    models[count++] = entry->models[0];
+    atomic_fetch_add(&entry->models[0]->references, 1);
   }
-  *default_index = registry->default_index;
+  pthread_mutex_unlock(&registry->mutex);
+  return count;
+}
+
+struct served_model **registry_acquire_every(struct registry *registry, int *count) {
+  int all = 0;
+  pthread_mutex_lock(&registry->mutex);
+  for (int i = 0; i < registry->entry_count; i++) all += registry->entries[i].model_count;
+  struct served_model **models = calloc((size_t)all + 1, sizeof(struct served_model *));
+  *count = models ? all : 0;
+  for (int i = 0, next = 0; i < registry->entry_count && models; i++) {
+    const struct entry *entry = &registry->entries[i];
+    for (int k = 0; k < entry->model_count; k++) {
+      models[next++] = entry->models[k];
+      atomic_fetch_add(&entry->models[k]->references, 1);
+    }
+  }
+  pthread_mutex_unlock(&registry->mutex);
+  return models;
+}
+
+int registry_versions(struct registry *registry, const char *name, int *versions) {
+  pthread_mutex_lock(&registry->mutex);
+  const struct entry *entry = find_entry(registry, name);
+  int count = entry ? entry->model_count : 0;
+  for (int i = 0; i < count; i++) versions[i] = entry->models[i]->version;
   pthread_mutex_unlock(&registry->mutex);
   return count;
 }
@@ -320,10 +513,52 @@ const char *registry_kernels(struct registry *registry) {
 }
 
 void registry_reload_error(struct registry *registry, const char *name, struct hwgq_error *error) {
-  error->message[0] = 0;
   pthread_mutex_lock(&registry->mutex);
-  for (int i = 0; i < registry->entry_count; i++) {
-    if (strcmp(registry->entries[i].name, name) == 0) *error = registry->entries[i].reload_error;
+  const struct entry *entry = find_entry(registry, name);
+  error->message[0] = 0;
+  if (entry) *error = entry->reload_error;
+  pthread_mutex_unlock(&registry->mutex);
+}
+
+const char *registry_state_name(enum registry_state state) {
+  static const char *const names[] = {"ready", "loading", "unloaded", "failed"};
+  return names[state];
+}
+
+static enum registry_state state_of(const struct entry *entry) {
+  if (entry->model_count) return REGISTRY_READY;
+  return entry->loading ? REGISTRY_LOADING : entry->unloaded ? REGISTRY_UNLOADED : REGISTRY_FAILED;
+}
+
+bool registry_knows(struct registry *registry, const char *name, enum registry_state *state) {
+  pthread_mutex_lock(&registry->mutex);
+  const struct entry *entry = find_entry(registry, name);
+  bool known = entry && in_order(registry, entry);
+  if (known) *state = state_of(entry);
+  pthread_mutex_unlock(&registry->mutex);
+  return known;
+}
+
+struct registry_row *registry_index(struct registry *registry, int *count) {
+  int rows = 0;
+  pthread_mutex_lock(&registry->mutex);
+  for (int i = 0; i < registry->order_count; i++) {
+    int models = registry->entries[registry->order[i]].model_count;
+    rows += models ? models : 1;
+  }
+  struct registry_row *index = calloc((size_t)rows + 1, sizeof *index);
+  *count = 0;
+  for (int i = 0; i < registry->order_count && index; i++) {
+    const struct entry *entry = &registry->entries[registry->order[i]];
+    for (int k = 0; k < (entry->model_count ? entry->model_count : 1); k++) {
+      struct registry_row *row = &index[(*count)++];
+      memcpy(row->name, entry->name, sizeof row->name);
+      row->newest = k == 0;
+      row->version = entry->model_count ? entry->models[k]->version : 0;
+      row->state = state_of(entry);
+      row->reload_error = entry->reload_error;
+    }
   }
   pthread_mutex_unlock(&registry->mutex);
+  return index;
 }

@@ -15,6 +15,7 @@ struct reply {
   const char *allow;        /* static: Allow header of a 405 */
   int retry_after;          /* seconds; 0: no such header */
   bool close;               /* the connection ends after this reply */
+  bool authenticate;        /* WWW-Authenticate: Bearer */
   bool v2;                  /* errors are {"error":"..."}, as the Open Inference Protocol has them */
   size_t header_length;     /* of the JSON before binary tensors: Inference-Header-Content-Length; 0: no such header */
 };

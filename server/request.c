@@ -1,10 +1,13 @@
 #include "server/request.h"
 
+#include "server/access.h"
 #include "server/clock.h"
 #include "server/framing.h"
+#include "server/manage.h"
 #include "server/routes.h"
 
 #include <arpa/inet.h>
+#include <gnutls/gnutls.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,12 +66,12 @@ static void answer_headers(struct request *request, const char *path) {
                 "There is nothing at this path. Images go to POST /classify; GET / shows how.");
   } else if (!route_takes(request->route, request->method, &allow)) {
     answer_allowed(request, allow);
-  } else if (request->route->kind == ROUTE_ANSWER) {
-    request->route->answer(request);
-  } else if (request->route->work) {
-    request->classifies = true;
-    atomic_fetch_add(&request->server->classifying, 1);
-    request->route->work->headers(request);
+  } else {
+    request->classifies = request->route->work != NULL;
+    if (request->classifies) atomic_fetch_add(&request->server->classifying, 1);
+    if (!access_check(request)) return;
+    if (request->route->kind == ROUTE_ANSWER) request->route->answer(request);
+    if (request->route->work) request->route->work->headers(request);
   }
 }
 
@@ -85,7 +88,7 @@ enum MHD_Result request_begin(struct request *request, const char *path, const c
   if (id && id_valid(id)) strcpy(request->id, id);
   snprintf(request->method, sizeof request->method, "%s", method);
   if (!watchdog_set(&request->server->watchdog, request->peer, PEER_RECEIVING, request->id)) return MHD_NO;
-  request->received_ns = clock_now();
+  request->begun_ns = request->received_ns = clock_now();
   atomic_store(&request->phase, REQUEST_RECEIVING);
   bool good = framing_check(request, version, &framing);
   trace_begin(&request->trace, framing.trace, random_number(request->server), random_number(request->server),
@@ -162,11 +165,12 @@ static void record(struct request *request) {
 
 /* Answers on the socket itself and closes: libmicrohttpd takes no response in the middle of a body. */
 static enum MHD_Result cut(struct request *request) {
-  const union MHD_ConnectionInfo *info = MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+  const union MHD_ConnectionInfo *tls = MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
   struct text raw = {0};
   reply_raw(&request->reply, request->id, &raw);
-  if (info && !raw.failed) {
-    ssize_t ignored = send(info->connect_fd, raw.data, raw.length, MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (!raw.failed) {
+    ssize_t ignored = tls && tls->tls_session ? gnutls_record_send(tls->tls_session, raw.data, raw.length)
+                                              : send(request->peer->fd, raw.data, raw.length, MSG_NOSIGNAL | MSG_DONTWAIT);
     (void)ignored;
   }
   text_release(&raw);
@@ -209,6 +213,7 @@ struct request *request_create(struct server *server, struct MHD_Connection *con
   size_t length = strcspn(uri, "?");
   if (length > REQUEST_LOG_PATH) length = REQUEST_LOG_PATH;
   memcpy(request->path, uri, length);
+  request->reply.v2 = strncmp(uri, "/v2", 3) == 0 && (uri[3] == 0 || strchr("/?", uri[3]));
   request->bad_path = memmem(uri, strcspn(uri, "?"), "%00", 3) != NULL;
   atomic_init(&request->phase, REQUEST_NEW);
   atomic_fetch_add(&server->in_flight, 1);
@@ -239,32 +244,71 @@ enum MHD_Result request_receive(struct request *request, const char *data, size_
   return MHD_YES;
 }
 
+/* Hands the request to the management thread. */
+static enum MHD_Result manage(struct request *request) {
+  struct server *server = request->server;
+  if (!manage_reserve(server->manage)) {
+    reply_error(&request->reply, 503, "busy", request->id, "%d requests of this kind are waiting already. Try again later.",
+                MANAGE_CAPACITY);
+    request->reply.retry_after = 1;
+    return request_send(request);
+  }
+  atomic_store(&request->phase, REQUEST_WAITING);
+  MHD_suspend_connection(request->connection);
+  manage_push(server->manage, request);
+  return MHD_YES;
+}
+
+/* Until when a worker must have taken it: the server's patience, or the client's where that is shorter. */
+static uint64_t deadline_of(const struct request *request, uint64_t now) {
+  uint64_t deadline = now + CLOCK_MS * (uint64_t)request->server->config->queue_deadline_ms;
+  uint64_t wanted = request->begun_ns + request->timeout_ns;
+  return request->timeout_ns && wanted < deadline ? wanted : deadline;
+}
+
+static void refuse_late(struct request *request) {
+  if (request->timeout_ns && request->item.deadline == request->begun_ns + request->timeout_ns) {
+    reply_error(&request->reply, 504, "deadline_exceeded", request->id,
+                "The time in X-Request-Timeout passed before a worker was free. Try again when there is less load, or wait "
+                "longer.");
+  } else {
+    reply_error(&request->reply, 504, "deadline_exceeded", request->id,
+                "The request waited %lld ms for a worker and was given up. Try again when there is less load, or raise "
+                "queue_deadline_ms.",
+                (long long)request->server->config->queue_deadline_ms);
+  }
+}
+
 enum MHD_Result request_complete(struct request *request) {
   struct server *server = request->server;
   if (!watchdog_set(&server->watchdog, request->peer, PEER_BUSY, NULL)) return MHD_NO;
   if (request->reply.status) return request_send(request);
-  if (!request->route->work) {
-    request->route->answer(request);
-    return request_send(request);
-  }
-  if (!request->route->work->body(request)) return request_send(request);
+  if (request->route->work && !request->route->work->body(request)) return request_send(request);
   if (atomic_load(&server->stopping)) {
     route_draining(request);
     return request_send(request);
   }
-  if (!queue_reserve(&server->queue)) {
+  if (!request->route->work) return manage(request);
+  uint64_t now = clock_now(), deadline = deadline_of(request, now);
+  if (deadline <= now) { /* the upload took all of it */
+    request->item.deadline = deadline;
+    refuse_late(request);
+    return request_send(request);
+  }
+  request->item.model = (uint64_t)(uintptr_t)request->model->stats; /* one for each name, whatever the version */
+  if (!queue_reserve(&server->queue, &request->item)) {
     reply_error(&request->reply, 503, "queue_full", request->id,
-                "%lld requests are waiting already. Try again after the time in Retry-After.",
-                (long long)server->config->queue_capacity);
-    request->reply.retry_after = 1;
+                "%zu requests are waiting already, and the queue has room for %lld, of which one client gets at most four "
+                "fifths. Try again after the time in Retry-After.",
+                queue_depth(&server->queue), (long long)server->config->queue_capacity);
+    request->reply.retry_after = access_retry_after(server);
     return request_send(request);
   }
   request->queued = true;
   atomic_store(&request->phase, REQUEST_WAITING);
   /* From here on the request belongs to whoever takes it from the queue, maybe before queue_push returns. */
   MHD_suspend_connection(request->connection);
-  uint64_t now = clock_now();
-  queue_push(&server->queue, &request->item, now, now + CLOCK_MS * (uint64_t)server->config->queue_deadline_ms);
+  queue_push(&server->queue, &request->item, now, deadline);
   return MHD_YES;
 }
 
@@ -276,10 +320,7 @@ void request_resume(struct request *request) {
 
 void request_expire(struct request *request) {
   request->queue_ns = clock_now() - request->item.pushed;
-  reply_error(&request->reply, 504, "deadline_exceeded", request->id,
-              "The request waited %lld ms for a worker and was given up. Try again when there is less load, or raise "
-              "queue_deadline_ms.",
-              (long long)request->server->config->queue_deadline_ms);
+  refuse_late(request);
   request_drop_body(request);
   request_resume(request);
 }
@@ -347,6 +388,12 @@ static void add_headers(const struct request *request, struct MHD_Response *resp
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, request->reply.content_type);
   }
   MHD_add_response_header(response, "X-Request-Id", request->id);
+  if (request->reply.header_length) {
+    snprintf(text, sizeof text, "%zu", request->reply.header_length);
+    MHD_add_response_header(response, "Inference-Header-Content-Length", text);
+  }
+  if (request->reply.authenticate)
+    MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer realm=\"hwgqd\"");
   trace_header(&request->trace, text);
   MHD_add_response_header(response, "traceparent", text);
   if (!request->queued) return;
@@ -382,11 +429,6 @@ enum MHD_Result request_send(struct request *request) {
   atomic_store(&request->phase, REQUEST_SENT);
   if (!response) return MHD_NO;
   add_headers(request, response);
-  if (reply->header_length) {
-    char bytes[24];
-    snprintf(bytes, sizeof bytes, "%zu", reply->header_length);
-    MHD_add_response_header(response, "Inference-Header-Content-Length", bytes);
-  }
   if (reply->allow) add_allow(response, reply->allow, reply->status == 204);
   if (reply->retry_after) {
     char seconds[16];
@@ -429,6 +471,7 @@ static void log_access(const struct request *request, int code) {
       log_string("span_id", traced ? request->trace.span_id : NULL),
       log_string("parent_id", request->trace.parent_id[0] ? request->trace.parent_id : NULL),
       log_string("client", client_of(request, client, sizeof client)),
+      log_string("key", request->key_name[0] ? request->key_name : NULL),
       log_string("method", request->method),
       log_string("path", request->path),
       log_integer("code", code),
@@ -441,7 +484,7 @@ static void log_access(const struct request *request, int code) {
       log_ms("inference_ms", sum.inference_ns),
       log_ms("total_ms", request->total_ns),
   };
-  int count = request->queued ? 16 : request->classifies ? 10 : 8;
+  int count = request->queued ? 17 : request->classifies ? 11 : 9;
   log_write(log, probe ? LOG_DEBUG : LOG_INFO, "request", fields, count);
 }
 
@@ -459,6 +502,7 @@ void request_finish(struct request *request, enum MHD_RequestTerminationCode why
     record(request);
   }
   log_access(request, code);
+  access_end(request);
   request->peer->request = NULL;
   request_drop_body(request);
   registry_release(request->model);

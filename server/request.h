@@ -10,6 +10,7 @@
 #define REQUEST_H
 
 #include "models/image/image.h"
+#include "server/auth.h"
 #include "server/multipart.h"
 #include "server/reply.h"
 #include "server/server.h"
@@ -51,8 +52,11 @@ struct request {
   bool bad_uri;                                /* has spaces or control characters */
   size_t uri_length;                           /* with the query, as it was sent */
   const struct route *route;                   /* NULL: no such path */
-  char model_name[CONFIG_MAX_NAME + 1];        /* "": the default one */
+  char model_name[CONFIG_MAX_NAME + 2];        /* "": the default one; what is longer than a name can be is cut and is none */
   char model_version[REQUEST_MAX_VERSION + 1]; /* "": any */
+  char key_name[AUTH_MAX_NAME + 1];            /* of its API key; "": none */
+  uint64_t begun_ns, timeout_ns;               /* clock_now() of its headers; how long the client waits, 0: not told */
+  bool limited;                                /* counts among its client's requests in progress */
   int top_k;                                   /* 0: not given yet */
   bool classifies;                             /* counts in hwgqd_requests_total */
   bool gone;                                   /* the client closed the connection while it waited */

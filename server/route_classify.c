@@ -73,7 +73,12 @@ static void check_headers(struct request *request) {
     return;
   }
   const char *name = request->model_name[0] ? request->model_name : model;
-  if (!set_model(request, name)) return;
+  if (request->model_version[0]) {
+    request->model = route_acquire(request);
+    if (!request->model) return;
+  } else if (!set_model(request, name)) {
+    return;
+  }
   if (name) strcpy(request->model_name, request->model->name);
   if (top_k && !set_top_k(request, top_k, strlen(top_k))) return;
   if (!check_type(request)) return;
@@ -213,30 +218,38 @@ static void write_problem(struct text *text, enum hwgq_status status, const stru
   text_puts(text, "}");
 }
 
-/* One image; what its header says is taken off *pixels_left, which bounds the work of a whole request as max_pixels bounds that
- * of one image. */
+/* What is left of the bounds that the images of one request share. */
+struct allowance {
+  uint64_t pixels, ns;
+};
+
+/* One image; its pixels, as its header states them, and the time it took are taken off *left. */
 static enum hwgq_status classify_one(const struct request *request, int index, struct classify_scratch *scratch,
-                                     uint64_t *pixels_left, struct classify_result *result, struct hwgq_error *error) {
+                                     struct allowance *left, struct classify_result *result, struct hwgq_error *error) {
   const struct request_image *image = &request->images[index];
-  const struct image_limits standard = IMAGE_LIMITS_DEFAULT;
-  const struct image_limits limits = {.max_pixels = *pixels_left, .max_scans = standard.max_scans};
-  uint64_t allowed = (uint64_t)request->server->config->max_pixels;
+  const struct config *config = request->server->config;
+  const struct image_limits limits = {.max_pixels = left->pixels,
+                                      .max_scans = (int)config->max_scans,
+                                      .deadline_ns = clock_now() + left->ns,
+                                      .budget = &request->server->decoding};
   enum hwgq_status status =
       classify_bytes(request->model->classifier, scratch, image->bytes, image->length, &limits, result, error);
   uint64_t pixels = (uint64_t)result->image.width * (uint64_t)result->image.height;
-  if (pixels <= *pixels_left) {
-    *pixels_left -= pixels;
-  } else if (*pixels_left < allowed) {
+  uint64_t ns = result->decode_ns + result->preprocess_ns;
+  if (pixels > left->pixels && left->pixels < (uint64_t)config->max_pixels) {
     hwgq_fail(error, status, "the images of this request have more than %llu pixels together: send this one by itself",
-              (unsigned long long)allowed);
+              (unsigned long long)config->max_pixels);
   }
+  if (pixels <= left->pixels) left->pixels -= pixels;
+  left->ns -= ns < left->ns ? ns : left->ns;
   return status;
 }
 
 static void run(struct request *request, struct classify_scratch *scratch) {
   const struct served_model *model = request->model;
   struct text *text = &request->reply.body;
-  uint64_t pixels_left = (uint64_t)request->server->config->max_pixels;
+  struct allowance left = {(uint64_t)request->server->config->max_pixels,
+                           (uint64_t)request->server->config->max_decode_ms * 1000000u};
   text_puts(text, "{\"request_id\":");
   text_json_string(text, request->id);
   text_printf(text, ",\"model\":\"%s\",\"version\":\"%d\",%s", model->name, model->version,
@@ -248,7 +261,7 @@ static void run(struct request *request, struct classify_scratch *scratch) {
       request->gone = true;
       return;
     }
-    enum hwgq_status status = classify_one(request, i, scratch, &pixels_left, &result, &error);
+    enum hwgq_status status = classify_one(request, i, scratch, &left, &result, &error);
     if (!status) {
       request->timings[request->timing_count++] = (struct stats_image){.decode_ns = result.decode_ns,
                                                                        .preprocess_ns = result.preprocess_ns,

@@ -1,4 +1,4 @@
-/* GET /v1/models and /v1/models/{name}. */
+/* GET /v1/models and /v1/models/{name}[/versions/{version}]. */
 #include "server/routes.h"
 
 #include <jansson.h>
@@ -15,8 +15,10 @@ static void write_summary(struct request *request, const struct served_model *se
   const struct hwgq_preprocess *preprocess = &model->preprocess;
   struct hwgq_shape input = served->classifier->input;
   struct hwgq_error reload_error;
-  text_printf(text, "{\"name\":\"%s\",\"version\":\"%d\",\"state\":\"ready\",\"default\":%s,\"network\":", served->name,
-              served->version, is_default ? "true" : "false");
+  int versions[CONFIG_MAX_VERSIONS], count = registry_versions(request->server->registry, served->name, versions);
+  text_printf(text, "{\"name\":\"%s\",\"version\":\"%d\",\"versions\":[", served->name, served->version);
+  for (int i = 0; i < count; i++) text_printf(text, "%s\"%d\"", i ? "," : "", versions[i]);
+  text_printf(text, "],\"state\":\"ready\",\"default\":%s,\"network\":", is_default ? "true" : "false");
   text_json_string(text, model->network->name);
   text_printf(text,
               ",\"input\":{\"channels\":%d,\"height\":%d,\"width\":%d,\"order\":\"%s\",\"resize\":%d,\"invert\":%s},"
@@ -33,6 +35,25 @@ static void write_summary(struct request *request, const struct served_model *se
   }
 }
 
+/* Networks that the configuration names and that are not served. */
+static void write_others(struct request *request, bool first, struct text *text) {
+  int count;
+  struct registry_row *rows = registry_index(request->server->registry, &count);
+  text->failed |= !rows;
+  for (int i = 0; i < count && rows; i++) {
+    if (rows[i].state == REGISTRY_READY) continue;
+    text_printf(text, "%s{\"name\":\"%s\",\"version\":null,\"versions\":[],\"state\":\"%s\",\"default\":false",
+                first ? "" : ",", rows[i].name, registry_state_name(rows[i].state));
+    if (rows[i].reload_error.message[0]) {
+      text_puts(text, ",\"reload_error\":");
+      text_json_string(text, rows[i].reload_error.message);
+    }
+    text_puts(text, "}");
+    first = false;
+  }
+  free(rows);
+}
+
 void route_models(struct request *request) {
   struct served_model *models[CONFIG_MAX_MODELS];
   struct text *text = &request->reply.body;
@@ -46,6 +67,7 @@ void route_models(struct request *request) {
     text_puts(text, "}");
     registry_release(models[i]);
   }
+  write_others(request, count == 0, text);
   text_puts(text, "]}\n");
   request->reply.status = 200;
   request->reply.content_type = REPLY_JSON;
@@ -92,12 +114,8 @@ static void write_provenance(const char *provenance, struct text *text) {
 
 void route_model(struct request *request) {
   struct text *text = &request->reply.body;
-  if (route_not_loaded(request)) return;
-  struct served_model *served = registry_acquire(request->server->registry, request->model_name);
-  if (!served) {
-    route_no_model(request, request->model_name);
-    return;
-  }
+  struct served_model *served = route_acquire(request);
+  if (!served) return;
   struct served_model *standard = registry_acquire(request->server->registry, NULL);
   const struct hwgq_model *model = served->classifier->model;
   write_summary(request, served, standard && strcmp(standard->name, served->name) == 0, text);

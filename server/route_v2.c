@@ -5,32 +5,12 @@
 #include "server/v2_request.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void answer(struct request *request) {
   request->reply.status = 200;
   request->reply.content_type = REPLY_JSON;
-}
-
-static bool version_is(const struct served_model *model, const char *version) {
-  char text[REQUEST_MAX_VERSION];
-  snprintf(text, sizeof text, "%d", model->version);
-  return strcmp(text, version) == 0;
-}
-
-struct served_model *route_v2_acquire(struct request *request) {
-  if (route_not_loaded(request)) return NULL;
-  struct served_model *model = registry_acquire(request->server->registry, request->model_name);
-  if (!model) {
-    route_no_model(request, request->model_name);
-    return NULL;
-  }
-  if (!request->model_version[0] || version_is(model, request->model_version)) return model;
-  reply_error(&request->reply, 404, "unknown_version", request->id,
-              "Network '%s' has no version '%s'. Its version is '%d'; a path without /versions takes it.", model->name,
-              request->model_version, model->version);
-  registry_release(model);
-  return NULL;
 }
 
 void route_v2_server(struct request *request) {
@@ -59,16 +39,19 @@ void route_v2_ready(struct request *request) {
  * parameters. */
 void route_v2_model(struct request *request) {
   struct text *text = &request->reply.body;
-  struct served_model *model = route_v2_acquire(request);
+  struct served_model *model = route_acquire(request);
   if (!model) return;
   struct hwgq_shape input = model->classifier->input;
+  int versions[CONFIG_MAX_VERSIONS], count = registry_versions(request->server->registry, model->name, versions);
+  text_printf(text, "{\"name\":\"%s\",\"versions\":[", model->name);
+  for (int i = 0; i < count; i++) text_printf(text, "%s\"%d\"", i ? "," : "", versions[i]);
   text_printf(
       text,
-      "{\"name\":\"%s\",\"versions\":[\"%d\"],\"platform\":\"hwgq\",\"inputs\":[{\"name\":\"%s\",\"datatype\":\"BYTES\","
+      "],\"platform\":\"hwgq\",\"inputs\":[{\"name\":\"%s\",\"datatype\":\"BYTES\","
       "\"shape\":[-1]}],\"outputs\":[{\"name\":\"%s\",\"datatype\":\"FP32\",\"shape\":[-1,%d]},{\"name\":\"%s\",\"datatype\":"
       "\"INT32\",\"shape\":[-1]},{\"name\":\"%s\",\"datatype\":\"BYTES\",\"shape\":[-1]}],",
-      model->name, model->version, v2_input_name(V2_BYTES), v2_output_name(V2_PROBABILITIES), model->classifier->class_count,
-      v2_output_name(V2_CLASS), v2_output_name(V2_LABEL));
+      v2_input_name(V2_BYTES), v2_output_name(V2_PROBABILITIES), model->classifier->class_count, v2_output_name(V2_CLASS),
+      v2_output_name(V2_LABEL));
   text_printf(text,
               "\"parameters\":{\"instead_of_image\":[{\"name\":\"%s\",\"datatype\":\"UINT8\",\"shape\":[-1,-1,-1,3]},"
               "{\"name\":\"%s\",\"datatype\":\"FP32\",\"shape\":[-1,%d,%d,%d]}]}}\n",
@@ -78,7 +61,7 @@ void route_v2_model(struct request *request) {
 }
 
 void route_v2_model_ready(struct request *request) {
-  struct served_model *model = route_v2_acquire(request);
+  struct served_model *model = route_acquire(request);
   if (!model) return;
   text_printf(&request->reply.body, "{\"name\":\"%s\",\"ready\":true}\n", model->name);
   registry_release(model);
@@ -128,7 +111,7 @@ void route_v2_stats(struct request *request) {
   struct text *text = &request->reply.body;
   int count = 1, default_index;
   if (request->model_name[0]) {
-    models[0] = route_v2_acquire(request);
+    models[0] = route_acquire(request);
     if (!models[0]) return;
   } else {
     if (route_not_loaded(request)) return;
@@ -144,17 +127,15 @@ void route_v2_stats(struct request *request) {
   answer(request);
 }
 
-/* The body may be {"ready": true}: only networks that are ready. Those that are not are not known by name here, so the answer
- * is the same; but a body that is none of the protocol's is refused. */
-static bool index_body(struct request *request) {
+/* The body may be {"ready": true}: only networks that are ready. */
+static bool index_body(struct request *request, bool *ready) {
   struct scan scan;
   struct scan_string key;
-  bool ready;
   if (!request->body_length) return true;
   scan_init(&scan, request->body, request->body_length);
   if (scan_open(&scan, '{')) {
     while (scan_more(&scan, '}') && scan_key(&scan, &key)) {
-      if (!(scan_equals(&key, "ready") ? scan_bool(&scan, &ready) : scan_skip(&scan))) break;
+      if (!(scan_equals(&key, "ready") ? scan_bool(&scan, ready) : scan_skip(&scan))) break;
     }
   }
   if (scan_finish(&scan)) return true;
@@ -162,36 +143,46 @@ static bool index_body(struct request *request) {
   return false;
 }
 
+static const char *reason_of(const struct registry_row *row) {
+  if (row->reload_error.message[0]) return row->reload_error.message;
+  return row->state == REGISTRY_UNLOADED ? "unloaded" : "";
+}
+
 void route_v2_index(struct request *request) {
-  struct served_model *models[CONFIG_MAX_MODELS];
   struct text *text = &request->reply.body;
-  struct hwgq_error reason;
-  int default_index;
-  if (!index_body(request) || route_not_loaded(request)) return;
-  int count = registry_acquire_all(request->server->registry, models, CONFIG_MAX_MODELS, &default_index);
+  bool ready = false, first = true;
+  int count;
+  if (!index_body(request, &ready) || route_not_loaded(request)) return;
+  struct registry_row *rows = registry_index(request->server->registry, &count);
+  if (!rows) {
+    route_no_memory(request);
+    return;
+  }
   text_puts(text, "[");
   for (int i = 0; i < count; i++) {
-    registry_reload_error(request->server->registry, models[i]->name, &reason);
-    text_printf(text, "%s{\"name\":\"%s\",\"version\":\"%d\",\"state\":\"READY\",\"reason\":", i ? "," : "", models[i]->name,
-                models[i]->version);
-    text_json_string(text, reason.message);
+    static const char *const states[] = {"READY", "LOADING", "UNAVAILABLE", "UNAVAILABLE"};
+    char version[16] = "";
+    if (ready && rows[i].state != REGISTRY_READY) continue;
+    if (rows[i].version) snprintf(version, sizeof version, "%d", rows[i].version);
+    text_printf(text, "%s{\"name\":\"%s\",\"version\":\"%s\",\"state\":\"%s\",\"reason\":", first ? "" : ",", rows[i].name,
+                version, states[rows[i].state]);
+    text_json_string(text, reason_of(&rows[i]));
     text_puts(text, "}");
-    registry_release(models[i]);
+    first = false;
   }
   text_puts(text, "]\n");
+  free(rows);
   answer(request);
 }
 
-/* Loading and unloading change what everybody is served, so they are for whoever has an admin key, and none is configured. */
-static void refuse_admin(struct request *request) {
-  reply_error(&request->reply, 403, "forbidden", request->id,
-              "Loading and unloading networks needs an admin key, and this server has none configured.");
-}
-
 void route_v2_load(struct request *request) {
-  refuse_admin(request);
+  if (!route_manage(request, "load")) return;
+  text_puts(&request->reply.body, "{}\n");
+  answer(request);
 }
 
 void route_v2_unload(struct request *request) {
-  refuse_admin(request);
+  if (!route_manage(request, "unload")) return;
+  text_puts(&request->reply.body, "{}\n");
+  answer(request);
 }

@@ -10,7 +10,7 @@
 static void check_headers(struct request *request) {
   const char *encoding = request_header(request, "Content-Encoding");
   uint64_t limit = (uint64_t)request->server->config->max_body_bytes;
-  request->model = route_v2_acquire(request);
+  request->model = route_acquire(request);
   if (!request->model) return;
   if (encoding && strcasecmp(encoding, "identity") != 0) {
     reply_error(&request->reply, 415, "unsupported_encoding", request->id,
@@ -143,8 +143,10 @@ static bool classify_all(struct request *request, struct job *job, enum hwgq_sta
       return true;
     }
     memcpy(job->scores + (size_t)i * (size_t)classes, result.scores, (size_t)classes * sizeof *job->scores);
-    request->timings[request->timing_count++] = (struct stats_image){
-        .decode_ns = result.decode_ns, .preprocess_ns = result.preprocess_ns, .inference_ns = result.inference_ns};
+    request->timings[request->timing_count++] = (struct stats_image){.decode_ns = result.decode_ns,
+                                                                     .preprocess_ns = result.preprocess_ns,
+                                                                     .inference_ns = result.inference_ns,
+                                                                     .shared = result.helpers > 0};
   }
   *status = v2_reader_finish(&job->reader, error);
   if (*status) request->timing_count = 0;

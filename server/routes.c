@@ -8,6 +8,11 @@ static const struct route routes[] = {
     {"/v1/models", ROUTE_ANSWER, route_models, NULL},
     {"/v1/models/{name}", ROUTE_ANSWER, route_model, NULL},
     {"/v1/models/{name}/stats", ROUTE_ANSWER, route_model_stats, NULL},
+    {"/v1/models/{name}/load", ROUTE_POST, route_load, NULL},
+    {"/v1/models/{name}/unload", ROUTE_POST, route_unload, NULL},
+    {"/v1/models/{name}/reload", ROUTE_POST, route_reload, NULL},
+    {"/v1/models/{name}/versions/{version}", ROUTE_ANSWER, route_model, NULL},
+    {"/v1/models/{name}/versions/{version}/classify", ROUTE_CLASSIFY, NULL, &route_classify},
     {"/v2", ROUTE_ANSWER, route_v2_server, NULL},
     {"/v2/health/live", ROUTE_ANSWER, route_v2_live, NULL},
     {"/v2/health/ready", ROUTE_ANSWER, route_v2_ready, NULL},
@@ -85,10 +90,43 @@ void route_draining(struct request *request) {
   request->reply.retry_after = 1;
 }
 
+static void no_version(struct request *request, const char *name) {
+  int versions[CONFIG_MAX_VERSIONS], count = registry_versions(request->server->registry, name, versions);
+  struct text text = {0};
+  for (int i = 0; i < count; i++) text_printf(&text, "%s%d", i ? ", " : "", versions[i]);
+  reply_error(&request->reply, 404, "unknown_version", request->id,
+              "Network '%s' has no version '%s'. There are: %s; a path without /versions takes the first.", name,
+              request->model_version, text.data && !text.failed ? text.data : "none");
+  text_release(&text);
+}
+
+struct served_model *route_acquire(struct request *request) {
+  struct registry *registry = request->server->registry;
+  const char *name = request->model_name[0] ? request->model_name : NULL;
+  int version = registry_version(request->model_version);
+  if (route_not_loaded(request)) return NULL;
+  struct served_model *newest = registry_acquire(registry, name);
+  if (!newest || !request->model_version[0]) {
+    if (!newest) route_no_model(request, name ? name : "");
+    return newest;
+  }
+  struct served_model *model = version ? registry_acquire_version(registry, newest->name, version) : NULL;
+  if (!model) no_version(request, newest->name);
+  registry_release(newest);
+  return model;
+}
+
 void route_no_model(struct request *request, const char *name) {
   struct served_model *models[CONFIG_MAX_MODELS];
   struct text names = {0};
+  enum registry_state state;
   int default_index;
+  if (registry_knows(request->server->registry, name, &state) && state != REGISTRY_READY) {
+    reply_error(&request->reply, 404, "model_not_loaded", request->id,
+                "Network '%.100s' is not loaded (%s). Whoever has an admin key can do that: POST /v1/models/%.100s/load.", name,
+                registry_state_name(state), name);
+    return;
+  }
   int count = registry_acquire_all(request->server->registry, models, CONFIG_MAX_MODELS, &default_index);
   for (int i = 0; i < count; i++) {
     if (i < 20) text_printf(&names, "%s%s", i ? ", " : "", models[i]->name);

@@ -4,8 +4,8 @@
 
 #include "server/request.h"
 
-/* ROUTE_ANSWER: GET, answered when the headers are there; ROUTE_POST: answered when the body is; ROUTE_CLASSIFY and
- * ROUTE_INFER: POST for a worker (the first also PUT). */
+/* ROUTE_ANSWER: GET, answered when the headers are there; ROUTE_POST: answered by the management thread when the body is, so it
+ * may take its time; ROUTE_CLASSIFY and ROUTE_INFER: POST for a worker (the first also PUT). */
 enum route_kind { ROUTE_ANSWER, ROUTE_POST, ROUTE_CLASSIFY, ROUTE_INFER };
 
 struct classify_scratch;
@@ -53,9 +53,19 @@ void route_v2_stats(struct request *request);
 void route_v2_index(struct request *request);
 void route_v2_load(struct request *request);
 void route_v2_unload(struct request *request);
-/* The network that the path names, in its version if that is named too; NULL: a reply stands. */
-struct served_model *route_v2_acquire(struct request *request);
 
+/* route_manage.c */
+void route_load(struct request *request);
+void route_unload(struct request *request);
+void route_reload(struct request *request);
+/* Does it ("load", "unload" or "reload" of the network that the path names) and logs it. False: a reply stands. */
+bool route_manage(struct request *request, const char *action);
+/* The reply for what registry_load and its like return. */
+void route_manage_error(struct request *request, enum hwgq_status status, const struct hwgq_error *error);
+
+/* The network that the path names, in its version if that is named too (no name: the default one), to be released; NULL: a
+ * reply stands. */
+struct served_model *route_acquire(struct request *request);
 /* 503 while loading (true: the reply stands). */
 bool route_not_loaded(struct request *request);
 /* 503: no memory. */

@@ -99,7 +99,7 @@ static void allow_path(const struct ruleset *ruleset, const char *path) {
 
 /* Keys whose text is no path, or one that is open already. */
 static bool names_path(const struct config_key *key) {
-  static const char *const others[] = {"listen", "default_model", "cpu", "port_file"};
+  static const char *const others[] = {"listen", "default_model", "cpu", "port_file", "trusted_proxies"};
   for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
     if (strcmp(key->name, others[i]) == 0) return false;
   }

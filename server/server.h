@@ -3,7 +3,9 @@
 #ifndef SERVER_H
 #define SERVER_H
 
+#include "models/image/budget.h"
 #include "server/config.h"
+#include "server/limits_address.h"
 #include "server/log.h"
 #include "server/notify.h"
 #include "server/queue.h"
@@ -14,19 +16,31 @@
 
 #include <stdatomic.h>
 
+struct auth;
+struct limits;
+struct tls;
+struct manage;
+
 enum server_state { SERVER_LOADING, SERVER_READY, SERVER_DRAINING };
 
 struct server {
-  const struct config *config; /* as read at start: a reload changes only the registry, drain_delay_ms and log_level */
+  /* As read at start: a reload changes only the registry, drain_delay_ms, log_level, keys and certificate. */
+  const struct config *config;
   struct log log;
   struct notify notify;
   struct sandbox sandbox;
   struct registry *registry;
   struct queue queue;
+  struct auth *auth;
+  struct limits *limits;
+  struct tls *tls; /* NULL: plain HTTP */
+  struct manage *manage;
+  struct limits_networks trusted_proxies;
   struct watchdog watchdog;
-  struct stats *unrouted; /* classification requests that ended before a network was chosen */
-  uint64_t started;       /* clock_now() */
-  int64_t started_unix;   /* seconds */
+  struct image_budget decoding; /* max_decode_bytes, shared by the workers */
+  struct stats *unrouted;       /* classification requests that ended before a network was chosen */
+  uint64_t started;             /* clock_now() */
+  int64_t started_unix;         /* seconds */
   int workers, io_threads, max_connections;
   _Atomic int state;                /* enum server_state */
   atomic_bool stopping;             /* the HTTP daemon is about to stop: nothing may be suspended any more */

@@ -68,6 +68,7 @@ struct peer *watchdog_add(struct watchdog *watchdog, int fd) {
   struct peer *peer = calloc(1, sizeof *peer);
   if (!peer) return NULL;
   peer->fd = fd;
+  peer->server = watchdog->server;
   pthread_mutex_lock(&watchdog->mutex);
   link_peer(watchdog, peer, PEER_IDLE);
   if (watchdog->peers++ == 0) pthread_cond_signal(&watchdog->changed);
@@ -124,6 +125,7 @@ void watchdog_close_idle(struct watchdog *watchdog) {
 static void answer_slow(struct watchdog *watchdog, const struct peer *peer) {
   struct reply reply = {0};
   struct text raw = {0};
+  if (watchdog->server->tls) return; /* only the I/O thread may write to a TLS session */
   reply_error(&reply, 408, "slow_request", peer->request_id,
               "The request did not arrive completely within %lld ms. Send it faster, or raise request_timeout_ms.",
               (long long)watchdog->server->config->request_timeout_ms);

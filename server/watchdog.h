@@ -21,6 +21,7 @@ enum peer_state {
  */
 struct peer {
   struct peer *previous, *next;
+  struct server *server;
   int fd;        /* open until watchdog_remove */
   void *request; /* struct request that has begun and not ended; for the I/O thread */
   enum peer_state state;

@@ -116,6 +116,7 @@ stage_tsan() {
   build tsan tsan && fixed_addresses || return
   unit tsan build/tsan 'test_plan'
   unit tsan build/tsan 'test_team'
+  unit tsan build/tsan 'test_image_limits'
   unit tsan build/tsan 'test_server_*'
   unit tsan build/tsan 'test_train*'
   scripts tsan build/tsan http zoo

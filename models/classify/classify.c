@@ -148,20 +148,14 @@ enum hwgq_status classify_prepare(const struct classifier *classifier, struct cl
                                   size_t length, const struct image_limits *limits, struct classify_result *result,
                                   struct hwgq_error *error) {
   const struct image_limits default_limits = IMAGE_LIMITS_DEFAULT;
-  struct image image = {0};
   *result = (struct classify_result){0};
   enum hwgq_status status = classify_scratch_reserve(scratch, classifier, error);
   if (status) return status;
   uint64_t start = now_ns();
-  status =
-      image_decode(bytes, length, limits ? limits : &default_limits, classifier->shorter_side, &image, &result->image, error);
-  uint64_t decoded = now_ns();
-  result->decode_ns = decoded - start;
+  status = image_prepare(bytes, length, limits ? limits : &default_limits, &classifier->model->preprocess, classifier->input,
+                         scratch->pixels, &result->image, &result->preprocess_ns, error);
+  result->decode_ns = now_ns() - start - result->preprocess_ns;
   if (status) return status;
-  status = image_preprocess(&image, &classifier->model->preprocess, classifier->input, scratch->pixels, error);
-  image_release(&image);
-  if (status) return status;
-  result->preprocess_ns = now_ns() - decoded;
   result->pixels = scratch->pixels;
   return HWGQ_OK;
 }

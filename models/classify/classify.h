@@ -12,7 +12,7 @@ struct classifier {
   struct hwgq_plan *plan;
   struct hwgq_shape input; /* of the network */
   int class_count;
-  int shorter_side; /* what image_decode may shrink to */
+  int shorter_side; /* that images are resized to */
 };
 
 /* Reads the .hwgq file and makes its plan. cpu: kernel set, as in struct hwgq_plan_options (NULL: HWGQ_CPU, else the best).
@@ -49,7 +49,7 @@ struct classify_result {
 };
 
 /* Decodes and preprocesses only: fills pixels, image, decode_ns and preprocess_ns. limits: NULL for IMAGE_LIMITS_DEFAULT.
- * Errors are those of image_decode and image_preprocess. */
+ * Errors are those of image_prepare. Decoding and preprocessing alternate: their times are sums, also after a failure. */
 enum hwgq_status classify_prepare(const struct classifier *classifier, struct classify_scratch *scratch, const uint8_t *bytes,
                                   size_t length, const struct image_limits *limits, struct classify_result *result,
                                   struct hwgq_error *error);

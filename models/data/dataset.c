@@ -64,13 +64,10 @@ void dataset_destroy(struct dataset *dataset) {
 enum hwgq_status dataset_decode(const struct dataset_request *request, const char *where, const uint8_t *bytes, size_t length,
                                 uint8_t *pixels, struct hwgq_error *error) {
   const struct image_limits limits = IMAGE_LIMITS_DEFAULT;
-  struct image image = {0};
   struct image_info info;
   struct hwgq_error reason = {""};
   enum hwgq_status status =
-      image_decode(bytes, length, &limits, image_shorter_side(request->preprocess, request->shape), &image, &info, &reason);
-  if (!status) status = image_preprocess(&image, request->preprocess, request->shape, pixels, &reason);
-  image_release(&image);
+      image_prepare(bytes, length, &limits, request->preprocess, request->shape, pixels, &info, NULL, &reason);
   if (!status) return HWGQ_OK;
   return hwgq_fail(error, status, "'%s': %s", where, reason.message);
 }

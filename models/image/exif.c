@@ -1,5 +1,5 @@
-/* The one thing that is wanted of EXIF (CIPA DC-008, section 4.6): tag 0x0112 of the first directory of the TIFF structure that
- * follows "Exif\0\0". Every offset is checked against the segment before it is used. */
+/* The one thing that is wanted of EXIF (CIPA DC-008, section 4.6): tag 0x0112 of the first directory of a TIFF structure. Every
+ * offset is checked against the data before it is used. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,8 +23,9 @@ static uint32_t read_32(const struct tiff *tiff, size_t at) {
 }
 
 int exif_orientation(const uint8_t *data, size_t length) {
-  if (length < 14 || memcmp(data, "Exif\0\0", 6) != 0) return 0;
-  struct tiff tiff = {data + 6, length - 6, data[6] == 'I'};
+  size_t prefix = length >= 6 && !memcmp(data, "Exif\0\0", 6) ? 6 : 0;
+  if (length < prefix + 8) return 0;
+  struct tiff tiff = {data + prefix, length - prefix, data[prefix] == 'I'};
   if (memcmp(tiff.data, "II*\0", 4) != 0 && memcmp(tiff.data, "MM\0*", 4) != 0) return 0;
   size_t directory = read_32(&tiff, 4);
   if (directory > tiff.length - 2) return 0;
@@ -40,21 +41,27 @@ int exif_orientation(const uint8_t *data, size_t length) {
 
 /* Orientations by where stored row 0 and column 0 lie in the picture: 1 top left, 2 top right, 3 bottom right, 4 bottom left,
  * 5 left top, 6 right top, 7 right bottom, 8 left bottom. From 5 on, rows and columns change places. */
+struct exif_turn exif_turn_of(int orientation) {
+  return (struct exif_turn){
+      .flip_x = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8,
+      .flip_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7,
+      .swap = orientation >= 5,
+  };
+}
+
 enum hwgq_status exif_orient(struct image *image, int orientation, struct hwgq_error *error) {
   if (orientation <= 1) return HWGQ_OK;
-  bool swap = orientation >= 5;
-  bool flip_x = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8; /* of the stored columns */
-  bool flip_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7; /* of the stored rows */
+  const struct exif_turn turn = exif_turn_of(orientation);
   size_t width = (size_t)image->width, height = (size_t)image->height, channels = (size_t)image->channels;
-  size_t out_width = swap ? height : width, out_height = swap ? width : height;
+  size_t out_width = turn.swap ? height : width, out_height = turn.swap ? width : height;
   uint8_t *out = malloc(width * height * channels);
   if (!out) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory to turn an image of %zux%zu", width, height);
   uint8_t *to = out;
   for (size_t y = 0; y < out_height; y++) {
     for (size_t x = 0; x < out_width; x++) {
-      size_t column = swap ? y : x, row = swap ? x : y;
-      if (flip_x) column = width - 1 - column;
-      if (flip_y) row = height - 1 - row;
+      size_t column = turn.swap ? y : x, row = turn.swap ? x : y;
+      if (turn.flip_x) column = width - 1 - column;
+      if (turn.flip_y) row = height - 1 - row;
       const uint8_t *from = image->pixels + (row * width + column) * channels;
       for (size_t c = 0; c < channels; c++) *to++ = from[c];
     }

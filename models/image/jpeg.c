@@ -5,8 +5,8 @@
  * warnings that leave the picture whole: bytes between segments, an odd JFIF version, an unknown Adobe transform, a bad color
  * profile, and a missing end marker after the only scan (if the scan itself were short, another warning would tell).
  *
- * Memory: at most IMAGE_DECODE_FIXED plus 8 bytes per pixel inside libjpeg (coefficients of a progressive file, 4 components of
- * 2 bytes) plus 3 bytes per decoded pixel, twice when the image has to be turned, which is after libjpeg's have been freed. */
+ * Memory: a baseline file takes JPEG_PER_COLUMN bytes for each pixel of a row, whatever its height. A file of several scans
+ * (progressive or not) also has its coefficients in memory, 2 bytes each. libjpeg itself is held to that sum. */
 #include <setjmp.h>
 #include <stdio.h> /* jpeglib.h needs FILE */
 #include <stdlib.h>
@@ -17,23 +17,36 @@
 
 #include "models/image/decode.h"
 
+enum {
+  JPEG_FIXED = 1 << 20,  /* tables, pools, the strip */
+  JPEG_PER_COLUMN = 160, /* measured: at most 120, CMYK with one row of inks to four of black; resizing included */
+  REDUCED_LEAST = 3,     /* see image_prepare */
+  CALLS_PER_LOOK = 4,    /* at the clock; a call is a row of pixels or of blocks */
+};
+
 struct decoder {
   struct jpeg_decompress_struct jpeg;
   struct jpeg_error_mgr messages;
   struct jpeg_progress_mgr progress;
   jmp_buf escape;
-  const struct image_limits *limits;
-  struct image image; /* pixels are freed by jpeg_decode when something fails */
-  uint8_t *row;       /* one row of CMYK */
-  int orientation;    /* 0: unknown */
-  bool single_scan;   /* known after the header */
+  struct image_job *job;
+  uint8_t *strip;   /* rows to be handed on; freed by jpeg_decode */
+  uint8_t *row;     /* one row of CMYK; the same */
+  int orientation;  /* 0: unknown */
+  bool single_scan; /* known after the header */
+  unsigned calls;   /* of the progress monitor */
   enum hwgq_status status;
-  struct hwgq_error *error;
 };
 
-static void escape(struct decoder *decoder, enum hwgq_status status, const char *message) {
-  decoder->status = hwgq_fail(decoder->error, status, "%s", message);
+/* With the message written already. Returns when status is HWGQ_OK. */
+static void escape_if(struct decoder *decoder, enum hwgq_status status) {
+  if (!status) return;
+  decoder->status = status;
   longjmp(decoder->escape, 1);
+}
+
+static void escape(struct decoder *decoder, enum hwgq_status status, const char *message) {
+  escape_if(decoder, hwgq_fail(decoder->job->error, status, "%s", message));
 }
 
 static enum hwgq_status status_of(int code) {
@@ -92,13 +105,15 @@ static void ignore_output(j_common_ptr common) {
   (void)common;
 }
 
-/* Called often while scans are read. */
-static void check_scans(j_common_ptr common) {
+/* Called for every row of blocks while scans are read into memory, and for every row of pixels. */
+static void check_progress(j_common_ptr common) {
   struct decoder *decoder = common->client_data;
-  if (decoder->jpeg.input_scan_number <= decoder->limits->max_scans) return;
-  char message[96];
-  snprintf(message, sizeof message, "JPEG with more than %d scans", decoder->limits->max_scans);
-  escape(decoder, HWGQ_ERROR_LIMIT, message);
+  int most = decoder->job->limits->max_scans;
+  if (decoder->jpeg.input_scan_number > most) {
+    escape_if(decoder, hwgq_fail(decoder->job->error, HWGQ_ERROR_LIMIT,
+                                 "JPEG with more than %d scans; save it as a baseline JPEG", most));
+  }
+  if (++decoder->calls % CALLS_PER_LOOK == 0) escape_if(decoder, image_check_time(decoder->job));
 }
 
 /* An APP1 segment, read where it lies: the whole file is the source's buffer. libjpeg's own saving of markers walks the list of
@@ -116,31 +131,38 @@ static boolean read_app1(j_decompress_ptr jpeg) {
   return TRUE;
 }
 
-static void read_header(struct decoder *decoder, struct image_info *info) {
+/* What libjpeg keeps of a file whose picture comes in several scans. */
+static uint64_t coefficient_bytes(const struct jpeg_decompress_struct *jpeg) {
+  uint64_t bytes = 0;
+  for (int i = 0; i < jpeg->num_components; i++) {
+    const jpeg_component_info *component = &jpeg->comp_info[i];
+    /* rounded up to whole groups of interleaved blocks, as libjpeg does */
+    uint64_t across = (uint64_t)component->width_in_blocks + (uint64_t)component->h_samp_factor;
+    uint64_t down = (uint64_t)component->height_in_blocks + (uint64_t)component->v_samp_factor;
+    bytes += across * down * DCTSIZE2 * sizeof(JCOEF);
+  }
+  return bytes;
+}
+
+static void read_header(struct decoder *decoder) {
   struct jpeg_decompress_struct *jpeg = &decoder->jpeg;
   jpeg_set_marker_processor(jpeg, JPEG_APP0 + 1, read_app1);
   jpeg_read_header(jpeg, TRUE);
-  bool swap = decoder->orientation >= 5;
-  info->width = (int)(swap ? jpeg->image_height : jpeg->image_width);
-  info->height = (int)(swap ? jpeg->image_width : jpeg->image_height);
-  uint64_t pixels = (uint64_t)jpeg->image_width * jpeg->image_height;
-  if (pixels > decoder->limits->max_pixels) {
-    char message[128];
-    snprintf(message, sizeof message, "image of %dx%d pixels: more than the %llu that are allowed", info->width, info->height,
-             (unsigned long long)decoder->limits->max_pixels);
-    escape(decoder, HWGQ_ERROR_LIMIT, message);
-  }
-  jpeg->mem->max_memory_to_use = (long)(IMAGE_DECODE_FIXED + 8 * pixels);
+  escape_if(decoder, image_check_size(decoder->job, jpeg->image_width, jpeg->image_height, decoder->orientation));
   decoder->single_scan = !jpeg_has_multiple_scans(jpeg);
+  uint64_t bytes = JPEG_FIXED + (uint64_t)JPEG_PER_COLUMN * jpeg->image_width;
+  if (!decoder->single_scan) bytes += coefficient_bytes(jpeg);
+  escape_if(decoder, image_check_memory(decoder->job, bytes, decoder->single_scan ? "JPEG" : "progressive JPEG"));
+  jpeg->mem->max_memory_to_use = (long)bytes;
 }
 
-/* Sets the smallest of the scales 1/8 to 8/8 that leaves the shorter side at least `shorter_side` long. */
+/* Sets the smallest of the scales 1/8, 1/4, 1/2 and 1 that leaves the shorter side REDUCED_LEAST times as long as it will be
+ * resized to. Other eighths take libjpeg-turbo longer than the full size. */
 static void choose_scale(struct jpeg_decompress_struct *jpeg, int shorter_side) {
-  jpeg->scale_denom = 8;
-  for (jpeg->scale_num = shorter_side > 0 ? 1 : 8; jpeg->scale_num < 8; jpeg->scale_num++) {
-    jpeg_calc_output_dimensions(jpeg);
-    JDIMENSION shorter = jpeg->output_width < jpeg->output_height ? jpeg->output_width : jpeg->output_height;
-    if (shorter >= (JDIMENSION)shorter_side) break;
+  jpeg->scale_denom = IMAGE_EIGHTHS;
+  for (jpeg->scale_num = shorter_side > 0 ? 1 : IMAGE_EIGHTHS; jpeg->scale_num < IMAGE_EIGHTHS; jpeg->scale_num *= 2) {
+    uint64_t shorter = jpeg->image_width < jpeg->image_height ? jpeg->image_width : jpeg->image_height;
+    if (shorter * jpeg->scale_num >= (uint64_t)shorter_side * REDUCED_LEAST * IMAGE_EIGHTHS) break;
   }
 }
 
@@ -156,7 +178,25 @@ static void cmyk_to_rgb(const uint8_t *cmyk, size_t width, bool inverted, uint8_
   }
 }
 
-static void read_pixels(struct decoder *decoder, int shorter_side) {
+static void begin_rows(struct decoder *decoder) {
+  const struct jpeg_decompress_struct *jpeg = &decoder->jpeg;
+  int channels = jpeg->out_color_space == JCS_GRAYSCALE ? 1 : 3;
+  const struct image_frame frame = {.width = (int)jpeg->output_width,
+                                    .height = (int)jpeg->output_height,
+                                    .channels = channels,
+                                    .orientation = decoder->orientation,
+                                    .full_width = (int)jpeg->image_width,
+                                    .full_height = (int)jpeg->image_height,
+                                    .eighths = (int)jpeg->scale_num};
+  size_t stride = (size_t)frame.width * (size_t)channels;
+  escape_if(decoder, image_begin(decoder->job, &frame));
+  decoder->strip = malloc(stride * (size_t)image_strip_rows(stride, frame.height));
+  if (jpeg->out_color_space == JCS_CMYK) decoder->row = malloc((size_t)frame.width * 4);
+  if (!decoder->strip || (jpeg->out_color_space == JCS_CMYK && !decoder->row))
+    escape(decoder, HWGQ_ERROR_MEMORY, "no memory for rows of the image");
+}
+
+static void read_pixels(struct decoder *decoder) {
   struct jpeg_decompress_struct *jpeg = &decoder->jpeg;
   bool gray = jpeg->jpeg_color_space == JCS_GRAYSCALE;
   bool cmyk = jpeg->jpeg_color_space == JCS_CMYK || jpeg->jpeg_color_space == JCS_YCCK;
@@ -164,50 +204,44 @@ static void read_pixels(struct decoder *decoder, int shorter_side) {
   jpeg->dct_method = JDCT_ISLOW;
   jpeg->do_fancy_upsampling = TRUE;
   jpeg->do_block_smoothing = FALSE; /* it would invent detail for progressive files whose last scans are missing */
-  choose_scale(jpeg, shorter_side);
+  choose_scale(jpeg, decoder->job->shorter_side);
   jpeg_start_decompress(jpeg);
-  size_t width = jpeg->output_width, stride = width * (gray ? 1 : 3);
-  decoder->image = (struct image){(int)width, (int)jpeg->output_height, gray ? 1 : 3, NULL};
-  decoder->image.pixels = malloc(stride * jpeg->output_height);
-  decoder->row = cmyk ? malloc(width * 4) : NULL;
-  if (!decoder->image.pixels || (cmyk && !decoder->row)) escape(decoder, HWGQ_ERROR_MEMORY, "no memory for the image's pixels");
+  begin_rows(decoder);
+  size_t stride = (size_t)jpeg->output_width * (gray ? 1 : 3);
+  int rows = image_strip_rows(stride, (int)jpeg->output_height), used = 0;
   while (jpeg->output_scanline < jpeg->output_height) {
-    uint8_t *pixels = decoder->image.pixels + jpeg->output_scanline * stride;
+    uint8_t *pixels = decoder->strip + (size_t)used * stride;
     JSAMPROW row = cmyk ? decoder->row : pixels;
     jpeg_read_scanlines(jpeg, &row, 1);
-    if (cmyk) cmyk_to_rgb(row, width, jpeg->saw_Adobe_marker, pixels);
+    if (cmyk) cmyk_to_rgb(row, jpeg->output_width, jpeg->saw_Adobe_marker, pixels);
+    if (++used < rows && jpeg->output_scanline < jpeg->output_height) continue;
+    image_rows(decoder->job, decoder->strip, used);
+    used = 0;
   }
 }
 
 /* All that may longjmp; what must survive a jump is in *decoder. */
-static enum hwgq_status decode(struct decoder *decoder, const uint8_t *bytes, size_t length, int shorter_side,
-                               struct image_info *info) {
+static enum hwgq_status decode(struct decoder *decoder) {
   if (setjmp(decoder->escape)) return decoder->status;
   jpeg_create_decompress(&decoder->jpeg);
-  jpeg_mem_src(&decoder->jpeg, bytes, length);
+  jpeg_mem_src(&decoder->jpeg, decoder->job->bytes, decoder->job->length);
   decoder->jpeg.progress = &decoder->progress;
-  read_header(decoder, info);
-  read_pixels(decoder, shorter_side);
+  read_header(decoder);
+  read_pixels(decoder);
   return HWGQ_OK;
 }
 
-enum hwgq_status jpeg_decode(const uint8_t *bytes, size_t length, const struct image_limits *limits, int shorter_side,
-                             struct image *image, struct image_info *info, struct hwgq_error *error) {
-  struct decoder decoder = {.limits = limits, .error = error};
+enum hwgq_status jpeg_decode(struct image_job *job) {
+  struct decoder decoder = {.job = job};
   decoder.jpeg.err = jpeg_std_error(&decoder.messages);
   decoder.jpeg.client_data = &decoder;
   decoder.messages.error_exit = fail_with_message;
   decoder.messages.emit_message = take_message;
   decoder.messages.output_message = ignore_output;
-  decoder.progress.progress_monitor = check_scans;
-  enum hwgq_status status = decode(&decoder, bytes, length, shorter_side, info);
+  decoder.progress.progress_monitor = check_progress;
+  enum hwgq_status status = decode(&decoder);
   jpeg_destroy_decompress(&decoder.jpeg);
   free(decoder.row);
-  if (!status) status = exif_orient(&decoder.image, decoder.orientation, error);
-  if (status) {
-    free(decoder.image.pixels);
-  } else {
-    *image = decoder.image;
-  }
+  free(decoder.strip);
   return status;
 }

@@ -1,13 +1,17 @@
-/* Resizing in integers, without rounding before the end. Along each axis an output sample is a weighted sum of neighboring
- * source samples with integer weights whose sum is the same for every output sample: shrinking (area average): source sample i
- * covers [i out, (i + 1) out), output sample x covers [x in, (x + 1) in); the weight is the length of the overlap, the sum of
- * weights `in`; growing (bilinear, half-pixel centers): output sample x lies at ((2 x + 1) in - out) / (2 out) between source
- * samples, clamped to the border; the sum of weights is 2 out. Both axes are summed exactly and divided once, rounding half up.
- * An axis that keeps its length passes unchanged. */
+/* Resizing in integers, without rounding before the end, while rows arrive. Along each axis an output sample is a weighted sum
+ * of neighboring source samples with integer weights whose sum is the same for every output sample: shrinking (area average):
+ * source sample i covers [i out, (i + 1) out), output sample x covers [x in, (x + 1) in); the weight is the length of the
+ * overlap, the sum of weights `in`; growing (bilinear, half-pixel centers): output sample x lies at ((2 x + 1) in - out) / (2
+ * out) between source samples, clamped to the border; the sum of weights is 2 out. Both axes are summed exactly and divided
+ * once, rounding half up. An axis that keeps its length passes unchanged.
+ *
+ * Rows come as stored; EXIF orientation is applied to the small result: weights are the same from either end of an axis, so
+ * that turning before or after resizing gives the same bits. Rows are summed first (whole rows, which compilers vectorize),
+ * then columns, once for each row of the result. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "models/image/image.h"
+#include "models/image/decode.h"
 
 /* Of one output sample: source samples first .. first + count - 1. Those between the first and the last share one weight. */
 struct tap {
@@ -15,7 +19,7 @@ struct tap {
   uint32_t first_weight, middle_weight, last_weight;
 };
 
-enum { MAX_RESIZED = 1 << 23 }; /* pixels along a side; 2 * 255 * MAX_RESIZED fits 32 bits */
+enum { MAX_RESIZED = 1 << 23 }; /* pixels along a side; 2 * 255 * MAX_RESIZED fits 32 bits, as does 255 * IMAGE_MAX_SIDE */
 
 static struct tap area_tap(uint64_t in, uint64_t out, uint64_t x) {
   uint64_t start = x * in, end = start + in;
@@ -36,32 +40,31 @@ static struct tap linear_tap(uint64_t in, uint64_t out, uint64_t x) {
   return (struct tap){(uint32_t)first, 2, (uint32_t)(2 * out - fraction), 0, (uint32_t)fraction};
 }
 
-static uint64_t axis_weight(uint64_t in, uint64_t out) {
-  return out <= in ? in : 2 * out;
+/* One axis of a frame: `in` samples become `out`. Of a frame that the decoder reduced, a sample covers 8 out instead of out,
+ * the whole axis full * eighths instead of in: so the crop lies exactly where it lies in the full picture, although the reduced
+ * length was rounded up. Reduced frames only shrink. */
+struct axis {
+  uint64_t in, out, scale;
+};
+
+static struct axis axis_make(int full, int eighths, int out) {
+  if (eighths == IMAGE_EIGHTHS) return (struct axis){(uint64_t)full, (uint64_t)out, 1};
+  return (struct axis){(uint64_t)full * (uint64_t)eighths, (uint64_t)out, IMAGE_EIGHTHS};
+}
+
+static bool axis_grows(struct axis axis) {
+  return axis.scale == 1 && axis.out > axis.in;
+}
+
+static uint64_t axis_weight(struct axis axis) {
+  return axis_grows(axis) ? 2 * axis.out : axis.in;
 }
 
 /* Taps of output samples offset .. offset + count - 1. */
-static void fill_taps(struct tap *taps, int in, int out, int offset, int count) {
+static void fill_taps(struct tap *taps, struct axis axis, int offset, int count) {
   for (int i = 0; i < count; i++) {
     uint64_t x = (uint64_t)(offset + i);
-    taps[i] = out <= in ? area_tap((uint64_t)in, (uint64_t)out, x) : linear_tap((uint64_t)in, (uint64_t)out, x);
-  }
-}
-
-static void reduce_row(const uint8_t *row, int channels, const struct tap *taps, int count, uint32_t *sums) {
-  for (int i = 0; i < count; i++) {
-    const struct tap tap = taps[i];
-    const uint8_t *pixel = row + (size_t)tap.first * (size_t)channels;
-    for (int c = 0; c < channels; c++) {
-      const uint8_t *from = pixel + c;
-      uint32_t sum = tap.first_weight * *from, middle = 0;
-      if (tap.count > 1) {
-        from += channels;
-        for (uint32_t k = 2; k < tap.count; k++, from += channels) middle += *from;
-        sum += tap.middle_weight * middle + tap.last_weight * *from;
-      }
-      *sums++ = sum;
-    }
+    taps[i] = axis_grows(axis) ? linear_tap(axis.in, axis.out, x) : area_tap(axis.in, axis.out * axis.scale, x);
   }
 }
 
@@ -91,9 +94,10 @@ static uint64_t scaled(uint64_t other, uint64_t from, uint64_t to) {
   return (2 * other * to + from) / (2 * from);
 }
 
-static enum hwgq_status find_geometry(const struct image *image, int resize, struct hwgq_shape shape, struct geometry *geometry,
-                                      struct hwgq_error *error) {
-  uint64_t w = (uint64_t)image->width, h = (uint64_t)image->height, width, height;
+/* For an upright image. */
+static enum hwgq_status find_geometry(int image_width, int image_height, int resize, struct hwgq_shape shape,
+                                      struct geometry *geometry, struct hwgq_error *error) {
+  uint64_t w = (uint64_t)image_width, h = (uint64_t)image_height, width, height;
   uint64_t crop_width = (uint64_t)shape.width, crop_height = (uint64_t)shape.height;
   bool upright = w <= h;
   width = upright ? (uint64_t)resize : scaled(w, h, (uint64_t)resize);
@@ -105,7 +109,7 @@ static enum hwgq_status find_geometry(const struct image *image, int resize, str
   }
   if (width > MAX_RESIZED || height > MAX_RESIZED) {
     return hwgq_fail(error, HWGQ_ERROR_LIMIT, "image of %dx%d is too narrow to be resized for a network that takes %dx%d",
-                     image->width, image->height, shape.width, shape.height);
+                     image_width, image_height, shape.width, shape.height);
   }
   *geometry = (struct geometry){(int)width, (int)height, (int)((width - crop_width) / 2), (int)((height - crop_height) / 2)};
   return HWGQ_OK;
@@ -120,50 +124,209 @@ static void put_pixel(const uint8_t *from, int channels, enum hwgq_channel_order
   for (int c = 0; c < 3; c++) to[c] = channels == 1 ? from[0] : from[order == HWGQ_BGR ? 2 - c : c];
 }
 
-static void copy_crop(const struct image *image, const struct geometry *geometry, enum hwgq_channel_order order,
-                      struct hwgq_shape shape, uint8_t *pixels) {
-  size_t channels = (size_t)image->channels;
-  for (int y = 0; y < shape.height; y++) {
-    const uint8_t *from =
-        image->pixels + ((size_t)(geometry->top + y) * (size_t)image->width + (size_t)geometry->left) * channels;
-    for (int x = 0; x < shape.width; x++, from += channels, pixels += shape.channels)
-      put_pixel(from, image->channels, order, pixels);
+struct image_resizer {
+  struct image_sink sink; /* first */
+  const struct hwgq_preprocess *preprocess;
+  struct hwgq_shape shape;
+  uint8_t *pixels; /* the result, upright */
+  struct image_frame frame;
+  struct geometry geometry;     /* as stored, like everything below */
+  int crop_width, crop_height;  /* of the result */
+  ptrdiff_t start, right, down; /* where the crop's first pixel lies in `pixels`, and the steps from there */
+  struct tap *columns, *rows;   /* of the crop */
+  struct divider divider;
+  uint32_t *sums, *middle; /* of one row of the result, for every column: weighted rows; rows whose weight is middle_weight */
+  uint8_t *before;         /* the last source row, for growing: there, rows of the result share source rows */
+  uint32_t source;         /* the next source row */
+  int row;                 /* of the result: the one that is being summed */
+  bool started;            /* it has its first source row */
+};
+
+static void put_row(struct image_resizer *resizer) {
+  const struct tap *tap = resizer->columns;
+  const int channels = resizer->frame.channels;
+  const uint32_t *sums = resizer->sums;
+  uint8_t *to = resizer->pixels + resizer->start + resizer->row * resizer->down;
+  for (int x = 0; x < resizer->crop_width; x++, tap++, to += resizer->right) {
+    uint8_t pixel[3];
+    for (int c = 0; c < channels; c++) {
+      const uint32_t *from = sums + (size_t)tap->first * (size_t)channels + c;
+      uint64_t sum = (uint64_t)tap->first_weight * *from, middle = 0;
+      if (tap->count > 1) {
+        from += channels;
+        for (uint32_t k = 2; k < tap->count; k++, from += channels) middle += *from;
+        sum += tap->middle_weight * middle + (uint64_t)tap->last_weight * *from;
+      }
+      pixel[c] = divide(resizer->divider, sum);
+    }
+    put_pixel(pixel, channels, resizer->preprocess->order, to);
   }
 }
 
-/* Buffers of one resize: taps of both axes, one row of horizontal sums, one row of sums of both. */
-struct work {
-  struct tap *columns, *rows;
-  uint32_t *across;
-  uint64_t *sums;
-};
+/* The source columns that the crop needs, in samples. */
+static void needed_samples(const struct image_resizer *resizer, size_t *from, size_t *to) {
+  const struct tap *last = &resizer->columns[resizer->crop_width - 1];
+  *from = (size_t)resizer->columns[0].first * (size_t)resizer->frame.channels;
+  *to = ((size_t)last->first + last->count) * (size_t)resizer->frame.channels;
+}
 
-static void resize_crop(const struct image *image, const struct geometry *geometry, enum hwgq_channel_order order,
-                        struct hwgq_shape shape, const struct work *work, uint8_t *pixels) {
-  size_t samples = (size_t)shape.width * (size_t)image->channels, stride = (size_t)image->width * (size_t)image->channels;
-  struct divider divider = divider_make(axis_weight((uint64_t)image->width, (uint64_t)geometry->width) *
-                                        axis_weight((uint64_t)image->height, (uint64_t)geometry->height));
-  uint32_t reduced = UINT32_MAX; /* the source row that work->across holds: neighbors in y share border rows */
-  fill_taps(work->columns, image->width, geometry->width, geometry->left, shape.width);
-  fill_taps(work->rows, image->height, geometry->height, geometry->top, shape.height);
-  for (int y = 0; y < shape.height; y++) {
-    const struct tap tap = work->rows[y];
-    memset(work->sums, 0, samples * sizeof *work->sums);
-    for (uint32_t k = 0; k < tap.count; k++) {
-      uint64_t weight = k == 0 ? tap.first_weight : k + 1 == tap.count ? tap.last_weight : tap.middle_weight;
-      if (reduced != tap.first + k) {
-        reduced = tap.first + k;
-        reduce_row(image->pixels + reduced * stride, image->channels, work->columns, shape.width, work->across);
-      }
-      for (size_t i = 0; i < samples; i++) work->sums[i] += weight * work->across[i];
+static void add_weighted(const struct image_resizer *resizer, const uint8_t *restrict row, uint32_t weight) {
+  uint32_t *restrict sums = resizer->sums;
+  size_t from, to;
+  needed_samples(resizer, &from, &to);
+  for (size_t i = from; i < to; i++) sums[i] += weight * row[i];
+}
+
+static void add_plain(const struct image_resizer *resizer, const uint8_t *restrict row) {
+  uint32_t *restrict middle = resizer->middle;
+  size_t from, to;
+  needed_samples(resizer, &from, &to);
+  for (size_t i = from; i < to; i++) middle[i] += row[i];
+}
+
+static void start_row(struct image_resizer *resizer, const struct tap *tap) {
+  size_t samples = (size_t)resizer->frame.width * (size_t)resizer->frame.channels;
+  memset(resizer->sums, 0, samples * sizeof *resizer->sums);
+  if (tap->count > 2) memset(resizer->middle, 0, samples * sizeof *resizer->middle);
+  if (tap->first < resizer->source) add_weighted(resizer, resizer->before, tap->first_weight);
+  resizer->started = true;
+}
+
+static void finish_row(struct image_resizer *resizer, const struct tap *tap) {
+  if (tap->count > 2) {
+    size_t from, to;
+    needed_samples(resizer, &from, &to);
+    for (size_t i = from; i < to; i++) resizer->sums[i] += tap->middle_weight * resizer->middle[i];
+  }
+  put_row(resizer);
+  resizer->row++;
+  resizer->started = false;
+}
+
+/* A source row belongs to several rows of the result when growing, and to two when it lies on their border. */
+static void take_row(struct image_resizer *resizer, const uint8_t *row) {
+  uint32_t source = resizer->source;
+  for (; resizer->row < resizer->crop_height;) {
+    const struct tap *tap = &resizer->rows[resizer->row];
+    if (source < tap->first) break;
+    if (!resizer->started) start_row(resizer, tap);
+    uint32_t k = source - tap->first;
+    if (k > 0 && k + 1 < tap->count) {
+      add_plain(resizer, row);
+    } else {
+      add_weighted(resizer, row, k == 0 ? tap->first_weight : tap->last_weight);
     }
-    const uint64_t *sums = work->sums;
-    for (int x = 0; x < shape.width; x++, sums += image->channels, pixels += shape.channels) {
-      uint8_t pixel[3];
-      for (int c = 0; c < image->channels; c++) pixel[c] = divide(divider, sums[c]);
-      put_pixel(pixel, image->channels, order, pixels);
+    if (k + 1 < tap->count) break;
+    finish_row(resizer, tap);
+  }
+  if (resizer->before) memcpy(resizer->before, row, (size_t)resizer->frame.width * (size_t)resizer->frame.channels);
+  resizer->source++;
+}
+
+/* A picture that has the right size already. */
+static void copy_row(struct image_resizer *resizer, const uint8_t *row) {
+  int y = (int)resizer->source++ - resizer->geometry.top;
+  if (y < 0 || y >= resizer->crop_height) return;
+  const uint8_t *from = row + (size_t)resizer->geometry.left * (size_t)resizer->frame.channels;
+  uint8_t *to = resizer->pixels + resizer->start + y * resizer->down;
+  for (int x = 0; x < resizer->crop_width; x++, from += resizer->frame.channels, to += resizer->right)
+    put_pixel(from, resizer->frame.channels, resizer->preprocess->order, to);
+}
+
+static void take_rows(struct image_sink *sink, const uint8_t *rows, int count) {
+  struct image_resizer *resizer = (struct image_resizer *)sink;
+  for (int i = 0; i < count; i++, rows += (size_t)resizer->frame.width * (size_t)resizer->frame.channels) {
+    if (resizer->sums) {
+      take_row(resizer, rows);
+    } else {
+      copy_row(resizer, rows);
     }
   }
+}
+
+/* From the geometry of the upright picture to that of the stored one. */
+static void turn_geometry(struct image_resizer *resizer, struct geometry upright) {
+  struct exif_turn turn = exif_turn_of(resizer->frame.orientation);
+  struct geometry stored = upright;
+  ptrdiff_t pixel = resizer->shape.channels, row = pixel * resizer->shape.width;
+  int width = resizer->shape.width, height = resizer->shape.height;
+  if (turn.swap) {
+    stored = (struct geometry){upright.height, upright.width, upright.top, upright.left};
+    width = resizer->shape.height;
+    height = resizer->shape.width;
+  }
+  resizer->right = turn.swap ? row : pixel;
+  resizer->down = turn.swap ? pixel : row;
+  resizer->start = 0;
+  if (turn.flip_x) {
+    stored.left = stored.width - width - stored.left;
+    resizer->start += (width - 1) * resizer->right;
+    resizer->right = -resizer->right;
+  }
+  if (turn.flip_y) {
+    stored.top = stored.height - height - stored.top;
+    resizer->start += (height - 1) * resizer->down;
+    resizer->down = -resizer->down;
+  }
+  resizer->geometry = stored;
+  resizer->crop_width = width;
+  resizer->crop_height = height;
+}
+
+static enum hwgq_status begin_rows(struct image_sink *sink, const struct image_frame *frame, struct hwgq_error *error) {
+  struct image_resizer *resizer = (struct image_resizer *)sink;
+  struct geometry geometry = {0};
+  bool swap = exif_turn_of(frame->orientation).swap;
+  int width = swap ? frame->full_height : frame->full_width, height = swap ? frame->full_width : frame->full_height;
+  enum hwgq_status status = find_geometry(width, height, resizer->preprocess->resize, resizer->shape, &geometry, error);
+  if (status) return status;
+  resizer->frame = *frame;
+  turn_geometry(resizer, geometry);
+  const struct geometry *stored = &resizer->geometry;
+  if (frame->eighths == IMAGE_EIGHTHS && stored->width == frame->width && stored->height == frame->height) return HWGQ_OK;
+  size_t samples = (size_t)frame->width * (size_t)frame->channels;
+  const struct axis across = axis_make(frame->full_width, frame->eighths, stored->width);
+  const struct axis down = axis_make(frame->full_height, frame->eighths, stored->height);
+  bool grows = axis_grows(down);
+  resizer->columns = calloc((size_t)resizer->crop_width, sizeof *resizer->columns);
+  resizer->rows = calloc((size_t)resizer->crop_height, sizeof *resizer->rows);
+  resizer->sums = malloc(samples * sizeof *resizer->sums);
+  resizer->middle = malloc(samples * sizeof *resizer->middle);
+  resizer->before = grows ? malloc(samples) : NULL;
+  if (!resizer->columns || !resizer->rows || !resizer->sums || !resizer->middle || (grows && !resizer->before))
+    return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory to resize an image of %dx%d", width, height);
+  resizer->divider = divider_make(axis_weight(across) * axis_weight(down));
+  fill_taps(resizer->columns, across, stored->left, resizer->crop_width);
+  fill_taps(resizer->rows, down, stored->top, resizer->crop_height);
+  return HWGQ_OK;
+}
+
+enum hwgq_status image_resizer_create(const struct hwgq_preprocess *preprocess, struct hwgq_shape shape, uint8_t *pixels,
+                                      struct image_resizer **resizer, struct hwgq_error *error) {
+  if (shape.channels != (preprocess->order == HWGQ_GRAY ? 1 : 3)) {
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "a network input of %d channels does not fit a channel order of %d",
+                     shape.channels, preprocess->order == HWGQ_GRAY ? 1 : 3);
+  }
+  struct image_resizer *made = calloc(1, sizeof *made);
+  if (!made) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory to resize an image");
+  *made = (struct image_resizer){
+      .sink = {.begin = begin_rows, .rows = take_rows}, .preprocess = preprocess, .shape = shape, .pixels = pixels};
+  *resizer = made;
+  return HWGQ_OK;
+}
+
+struct image_sink *image_resizer_sink(struct image_resizer *resizer) {
+  return &resizer->sink;
+}
+
+void image_resizer_destroy(struct image_resizer *resizer) {
+  if (!resizer) return;
+  free(resizer->columns);
+  free(resizer->rows);
+  free(resizer->sums);
+  free(resizer->middle);
+  free(resizer->before);
+  free(resizer);
 }
 
 int image_shorter_side(const struct hwgq_preprocess *preprocess, struct hwgq_shape shape) {
@@ -173,32 +336,14 @@ int image_shorter_side(const struct hwgq_preprocess *preprocess, struct hwgq_sha
 
 enum hwgq_status image_preprocess(const struct image *image, const struct hwgq_preprocess *preprocess, struct hwgq_shape shape,
                                   uint8_t *pixels, struct hwgq_error *error) {
-  struct geometry geometry = {0};
-  if (shape.channels != (preprocess->order == HWGQ_GRAY ? 1 : 3)) {
-    return hwgq_fail(error, HWGQ_ERROR_INVALID, "a network input of %d channels does not fit a channel order of %d",
-                     shape.channels, preprocess->order == HWGQ_GRAY ? 1 : 3);
-  }
-  enum hwgq_status status = find_geometry(image, preprocess->resize, shape, &geometry, error);
-  if (status) return status;
-  if (geometry.width == image->width && geometry.height == image->height) {
-    copy_crop(image, &geometry, preprocess->order, shape, pixels);
-    return HWGQ_OK;
-  }
-  size_t samples = (size_t)shape.width * (size_t)image->channels;
-  const struct work work = {
-      .columns = calloc((size_t)shape.width, sizeof *work.columns),
-      .rows = calloc((size_t)shape.height, sizeof *work.rows),
-      .across = calloc(samples, sizeof *work.across),
-      .sums = calloc(samples, sizeof *work.sums),
-  };
-  if (work.columns && work.rows && work.across && work.sums) {
-    resize_crop(image, &geometry, preprocess->order, shape, &work, pixels);
-  } else {
-    status = hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory to resize an image of %dx%d", image->width, image->height);
-  }
-  free(work.columns);
-  free(work.rows);
-  free(work.across);
-  free(work.sums);
+  const struct image_frame frame = {image->width, image->height, image->channels, 1,
+                                    image->width, image->height, IMAGE_EIGHTHS};
+  struct image_resizer *resizer = NULL;
+  if (image->width > IMAGE_MAX_SIDE || image->height > IMAGE_MAX_SIDE)
+    return hwgq_fail(error, HWGQ_ERROR_LIMIT, "an image with a side longer than %d pixels", IMAGE_MAX_SIDE);
+  enum hwgq_status status = image_resizer_create(preprocess, shape, pixels, &resizer, error);
+  if (!status) status = begin_rows(&resizer->sink, &frame, error);
+  if (!status) take_rows(&resizer->sink, image->pixels, image->height);
+  image_resizer_destroy(resizer);
   return status;
 }

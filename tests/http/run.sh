@@ -13,7 +13,7 @@ trap 'rm -rf "$folder"' EXIT
 # The build directory remembers the compiler and its flags, sanitizers included.
 read -r -a compile <<<"$(cat "$build/flags")"
 "${compile[@]}" -MF "$folder/make_fixtures.d" tests/http/make_fixtures.c tests/support/random.c tests/support/networks.c \
-  "$build/libmodels.a" "$build/libhwgq.a" -o "$folder/make_fixtures" -ljpeg -larchive -ldl -ljansson -lxxhash -lm
+  "$build/libmodels.a" "$build/libhwgq.a" -o "$folder/make_fixtures" -ljpeg -lspng -lwebp -larchive -ldl -ljansson -lxxhash -lm
 "$folder/make_fixtures" "$folder"
 # Each suite ends with its counts; all of them together are the last line. A suite is a file suite*.py here, called with the build
 # and the folder of fixtures; it stops its daemons itself, so that a leak report of the sanitizers fails the test that does it.

@@ -7,11 +7,13 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 import traceback
+import zlib
 
 from daemon import Daemon, form, metrics, read_all
 
@@ -420,10 +422,10 @@ def same_as_the_tool():
 
 
 def images_in_the_repository():
-    """Every kind of JPEG there is a small file of."""
+    """Every kind of image there is a small file of."""
     folder = "tests/images"
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    names = [name for name in names if name.endswith((".jpg", ".jpeg"))]
+    names = [name for name in names if name.endswith((".jpg", ".png", ".webp"))]
     if not names:
         skip("there are no files in " + folder)
         return
@@ -435,6 +437,12 @@ def images_in_the_repository():
 
 
 # ---- errors -------------------------------------------------------------------------------------------------------------
+
+
+def png(width, height, interlaced=0, data=b"x"):
+    """A gray PNG; by default its header states a size and there is next to nothing behind it."""
+    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, interlaced), b"IDAT" + data, b"IEND"]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
 
 
 def client_errors():
@@ -470,6 +478,28 @@ def client_errors():
         error("65535 x 65535 pixels", daemon.post("/classify", bytes(wide)), 422, "image_too_large")
         error("too many images", daemon.form("/classify", [("image", JPEG)] * 5), 413, "too_many_images")
         check("as many images as allowed", len(daemon.form("/classify", [("image", JPEG)] * 4).json["results"]) == 4)
+    with Daemon(BUILD, FOLDER, *BOTH, "--max-decode-bytes", "4194304") as daemon:
+        files = ["rgb.png", "truncated.jpg", "lossy-alpha.webp", "gray.jpg", "frames.webp"]
+        images = [read("tests/images/" + name) for name in files] + [png(50000, 50000), png(3000, 3000, 1), b"text"]
+        results = daemon.form("/classify", [("image", image) for image in images]).json["results"]
+        check("each image of a form has its own result or error",
+              [r["image"]["format"] if "image" in r else r["error"]["code"] for r in results] ==
+              ["png", "undecodable_image", "webp", "jpeg", "webp", "image_too_large", "image_too_large", "unsupported_image"], results)
+        for name, image in zip(files, images):
+            if name.startswith("truncated"):
+                continue
+            alone = daemon.post("/classify", image, "image/jpeg").json
+            check("%s alone, under a wrong type, has the same answer" % name,
+                  alone["predictions"] == results[files.index(name)]["predictions"])
+        error("a PNG of 50000 x 50000", daemon.post("/classify", png(50000, 50000)), 422, "image_too_large")
+        interlaced = daemon.post("/classify", png(3000, 3000, 1))
+        error("an interlaced PNG over max_decode_bytes", interlaced, 422, "image_too_large")
+        check("... says what to do", "smaller size" in interlaced.json["error"]["message"], interlaced.body)
+    black = png(8000, 8000, 0, zlib.compress(bytes(8000 * 8001)))
+    with Daemon(BUILD, FOLDER, *BOTH, "--max-decode-ms", "20") as daemon:
+        error("decoding takes too long", daemon.post("/classify", black), 422, "image_too_large")
+        results = daemon.form("/classify", [("image", JPEG), ("image", black), ("image", JPEG)]).json["results"]
+        check("the time of one request is bounded", ["predictions" in r for r in results[1:]] == [False, False], results)
     with Daemon(BUILD, FOLDER, *BOTH, "--max-pixels", "16000", "--max-images", "9") as daemon:
         broken = JPEG[:-len(JPEG) // 2]
         for what, images in (("good", [JPEG] * 9), ("damaged", [broken, broken] + [JPEG] * 7)):

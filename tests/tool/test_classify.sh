@@ -18,6 +18,11 @@ ok "standard input gives the same bits" cmp -s "$folder/one" "$folder/three"
 HWGQ_CPU=scalar "$hwgq" classify --json "$model" $images/baseline.jpg | jq -c .predictions >"$folder/two"
 ok "scalar kernels give the same bits" cmp -s "$folder/one" "$folder/two"
 
+ok "PNG" runs 0 classify "$model" $images/palette-trns.png
+ok "PNG: file and size" prints "$images/palette-trns.png (png, 96x64)"
+ok "WebP" runs 0 classify "$model" $images/exif-6.webp
+ok "WebP: file and upright size" prints "$images/exif-6.webp (webp, 96x64)"
+
 # A bad image is reported, and the others are still done.
 ok "bad images" runs 1 classify "$model" $images/truncated.jpg $images/no-such.jpg $images/make.c $images/gray.jpg
 ok "truncated is named" complains "$images/truncated.jpg: truncated"

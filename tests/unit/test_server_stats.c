@@ -75,7 +75,7 @@ static struct histogram stages[STATS_STAGES];
 START_TEST(sums_tell_success_from_failure) {
   struct stats *stats = stats_create();
   struct stats_totals totals;
-  const struct stats_image images[2] = {{1000, 200, 3000}, {1500, 250, 3500}};
+  const struct stats_image images[2] = {{1000, 200, 3000, false}, {1500, 250, 3500, true}};
   const int codes[] = {200, 422, 200, 503, 499};
   uint64_t now = 77 * CLOCK_SECOND;
   stats_read_totals(stats, &totals);
@@ -215,154 +215,6 @@ START_TEST(readers_and_writers_agree) {
 }
 END_TEST
 
-static struct queue_item *pop(struct queue *queue) {
-  struct queue_item *item;
-  return queue_wait(queue, 0, NULL, NULL, &item) == QUEUE_ITEM ? item : NULL;
-}
-
-START_TEST(the_queue_is_bounded_and_in_order) {
-  struct queue queue;
-  struct queue_item items[3];
-  ck_assert(queue_init(&queue, 2));
-  ck_assert(queue_reserve(&queue));
-  ck_assert(queue_reserve(&queue));
-  ck_assert(!queue_reserve(&queue)); /* a reservation takes a place */
-  queue_push(&queue, &items[0], 1, 100);
-  queue_push(&queue, &items[1], 2, 101);
-  ck_assert_uint_eq(queue_depth(&queue), 2);
-  ck_assert(!queue_reserve(&queue));
-  ck_assert_ptr_eq(pop(&queue), &items[0]);
-  ck_assert(queue_reserve(&queue));
-  queue_push(&queue, &items[2], 3, 102);
-  ck_assert_ptr_eq(pop(&queue), &items[1]);
-  ck_assert_ptr_eq(pop(&queue), &items[2]);
-  queue_close(&queue);
-  ck_assert(!queue_reserve(&queue));
-  ck_assert_ptr_null(pop(&queue));
-  queue_destroy(&queue);
-}
-END_TEST
-
-START_TEST(what_waited_too_long_leaves_the_queue) {
-  struct queue queue;
-  struct queue_item items[3];
-  ck_assert(queue_init(&queue, 3));
-  for (uint64_t i = 0; i < 3; i++) {
-    ck_assert(queue_reserve(&queue));
-    queue_push(&queue, &items[i], i, 100 + i);
-  }
-  ck_assert_ptr_null(queue_expire(&queue, 99));
-  struct queue_item *expired = queue_expire(&queue, 101);
-  ck_assert_ptr_eq(expired, &items[0]);
-  ck_assert_ptr_eq(expired->next, &items[1]);
-  ck_assert_ptr_null(expired->next->next);
-  ck_assert_uint_eq(queue_depth(&queue), 1);
-  ck_assert_ptr_eq(pop(&queue), &items[2]);
-  queue_destroy(&queue);
-}
-END_TEST
-
-static void *pop_all(void *argument) {
-  uintptr_t count = 0;
-  while (pop(argument)) count++;
-  return (void *)count;
-}
-
-START_TEST(nothing_is_lost_between_threads) {
-  enum { ITEMS = 50000, CAPACITY = 7 };
-  struct queue queue;
-  pthread_t threads[THREADS];
-  static struct queue_item items[ITEMS];
-  uintptr_t popped = 0;
-  ck_assert(queue_init(&queue, CAPACITY));
-  for (int i = 0; i < THREADS; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, pop_all, &queue), 0);
-  for (int i = 0; i < ITEMS; i++) {
-    while (!queue_reserve(&queue)) sched_yield();
-    queue_push(&queue, &items[i], 0, UINT64_MAX);
-    ck_assert_uint_le(queue_depth(&queue), CAPACITY);
-  }
-  queue_close(&queue); /* what waits is still handed out */
-  for (int i = 0; i < THREADS; i++) {
-    void *count;
-    pthread_join(threads[i], &count);
-    popped += (uintptr_t)count;
-  }
-  ck_assert_uint_eq(popped, ITEMS);
-  queue_destroy(&queue);
-}
-END_TEST
-
-struct caller {
-  struct queue queue;
-  atomic_int calls, items;
-};
-
-static void *count_events(void *argument) {
-  struct caller *caller = argument;
-  struct queue_item *item;
-  for (;;) {
-    switch (queue_wait(&caller->queue, 0, NULL, NULL, &item)) {
-    case QUEUE_ITEM:
-      atomic_fetch_add(&caller->items, 1);
-      break;
-    case QUEUE_CALL:
-      atomic_fetch_add(&caller->calls, 1);
-      break;
-    case QUEUE_CLOSED:
-      return NULL;
-    }
-  }
-}
-
-static bool say_yes(void *context) {
-  ++*(int *)context;
-  return true;
-}
-
-static void until_idle(const struct caller *caller, int count) {
-  while (atomic_load(&caller->queue.idle) < count) sched_yield();
-}
-
-/* A call reaches one thread that sleeps, never one that does not, and none is lost. */
-START_TEST(calls_wake_sleepers) {
-  enum { CALLS = 2000 };
-  static struct caller caller;
-  static struct queue_item items[CALLS];
-  struct queue_item *item;
-  pthread_t threads[THREADS];
-  int asked = 0;
-  ck_assert(queue_init(&caller.queue, CALLS));
-  queue_call(&caller.queue); /* nobody sleeps */
-  ck_assert_int_eq(queue_wait(&caller.queue, 0, say_yes, &asked, &item), QUEUE_CALL);
-  ck_assert_int_eq(asked, 1);
-  ck_assert_int_eq(atomic_load(&caller.queue.idle), 0);
-  const uint64_t idle_at = clock_now() + 20 * CLOCK_MS; /* not before */
-  ck_assert_int_eq(queue_wait(&caller.queue, idle_at, say_yes, &asked, &item), QUEUE_CALL);
-  ck_assert_uint_ge(clock_now(), idle_at);
-  for (int i = 0; i < THREADS; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, count_events, &caller), 0);
-  for (int i = 0; i < CALLS; i++) {
-    until_idle(&caller, THREADS);
-    const int before = atomic_load(&caller.calls);
-    queue_call(&caller.queue);
-    while (atomic_load(&caller.calls) == before) sched_yield();
-  }
-  until_idle(&caller, THREADS);
-  ck_assert_int_eq(atomic_load(&caller.calls), CALLS);
-  ck_assert_int_eq(atomic_load(&caller.items), 0);
-  for (int i = 0; i < CALLS; i++) { /* calls and items at the same time */
-    ck_assert(queue_reserve(&caller.queue));
-    queue_push(&caller.queue, &items[i], 0, UINT64_MAX);
-    queue_call(&caller.queue);
-  }
-  until_idle(&caller, THREADS);
-  ck_assert_int_eq(atomic_load(&caller.items), CALLS);
-  ck_assert_int_eq(caller.queue.called, 0);
-  queue_close(&caller.queue);
-  for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
-  queue_destroy(&caller.queue);
-}
-END_TEST
-
 int main(void) {
   Suite *suite = suite_create("server_stats");
   TCase *tests = tcase_create("stats");
@@ -374,10 +226,6 @@ int main(void) {
   tcase_add_test(tests, sums_tell_success_from_failure);
   tcase_add_test(tests, the_window_forgets);
   tcase_add_test(tests, readers_and_writers_agree);
-  tcase_add_test(tests, the_queue_is_bounded_and_in_order);
-  tcase_add_test(tests, what_waited_too_long_leaves_the_queue);
-  tcase_add_test(tests, nothing_is_lost_between_threads);
-  tcase_add_test(tests, calls_wake_sleepers);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);

@@ -1,0 +1,66 @@
+#include "server/registry_file.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One gray image: touches every page of weights and shows whether the network gives numbers at all. */
+static enum hwgq_status warm_up(const struct classifier *classifier, struct hwgq_error *error) {
+  size_t bytes = (size_t)classifier->input.channels * (size_t)classifier->input.height * (size_t)classifier->input.width;
+  struct classify_scratch *scratch = NULL;
+  struct classify_result result = {0};
+  uint8_t *pixels = malloc(bytes);
+  enum hwgq_status status = HWGQ_ERROR_MEMORY;
+  if (pixels) {
+    memset(pixels, 128, bytes);
+    status = classify_scratch_create(classifier, &scratch, error);
+  } else {
+    hwgq_fail(error, status, "no memory for a first image");
+  }
+  if (!status) status = classify_pixels(classifier, scratch, pixels, &result, error);
+  for (int i = 0; i < classifier->class_count && !status; i++) {
+    if (isfinite(result.scores[i])) continue;
+    status = hwgq_fail(error, HWGQ_ERROR_FORMAT, "a gray image gets a probability that is no number: train the network again");
+  }
+  classify_scratch_destroy(scratch);
+  free(pixels);
+  return status;
+}
+
+static enum hwgq_status open_model(const struct wanted *wanted, const char *cpu, struct served_model *model,
+                                   struct hwgq_error *error) {
+  enum hwgq_status status = classifier_open(wanted->path, cpu, &model->classifier, error);
+  if (status) return status;
+  status = warm_up(model->classifier, error);
+  /* The plan has its own copy of the weights; the description is kept for GET /v1/models/{name}. */
+  hwgq_network_release_parameters(model->classifier->model->network);
+  return status;
+}
+
+enum hwgq_status registry_file_load(struct wanted *wanted, const char *cpu) {
+  struct hwgq_error why = {{0}};
+  enum hwgq_status status = HWGQ_ERROR_MEMORY;
+  if (wanted->failed) return HWGQ_ERROR_IO;
+  struct served_model *model = calloc(1, sizeof *model);
+  if (model && (model->path = strdup(wanted->path))) {
+    memcpy(model->name, wanted->name, sizeof model->name);
+    atomic_init(&model->references, 1);
+    status = open_model(wanted, cpu, model, &why);
+  }
+  if (!status) {
+    wanted->model = model;
+    return status;
+  }
+  if (model) registry_release(model);
+  const char *prefix = strstr(why.message, wanted->path) ? "" : wanted->path;
+  const bool file = status == HWGQ_ERROR_IO || status == HWGQ_ERROR_FORMAT; /* not for an unknown kernel set */
+  wanted->failed = true;
+  return hwgq_fail(&wanted->failure, status, "network '%s': %s%s%s%s", wanted->name, prefix, *prefix ? ": " : "",
+                   why.message[0] ? why.message : "no memory",
+                   file ? "; correct `models`, or make the file (hwgq train, hwgq import)" : "");
+}
+
+void registry_files_release(struct wanted_list *list) {
+  for (int i = 0; i < list->count; i++) registry_release(list->items[i].model);
+  registry_scan_release(list);
+}

@@ -1,0 +1,41 @@
+/* What the `models` of a configuration stand for on disk at this moment: files, folders of files, numbered versions. Names
+ * from requests are only compared with what is found here; they never become part of a path. */
+#ifndef REGISTRY_SCAN_H
+#define REGISTRY_SCAN_H
+
+#include "server/config.h"
+
+enum {
+  REGISTRY_MAX_VERSION_DIGITS = 9,
+  REGISTRY_MAX_FILES = 4 * CONFIG_MAX_MODELS, /* of all networks and versions together */
+};
+
+struct served_model;
+
+/* One file that is to be served. */
+struct wanted {
+  char name[CONFIG_MAX_NAME + 1];
+  int version; /* 0: the file has no number of its own */
+  char *path;  /* without links and dots when the file is there, else as configured */
+  bool failed; /* `failure` says why it cannot be served */
+  struct hwgq_error failure;
+  struct served_model *model; /* once it has been loaded */
+};
+
+struct wanted_list {
+  struct wanted *items; /* those of one name follow each other, newest version first */
+  int count;
+};
+
+/* Names and files:
+ *   FILE.hwgq             one network, called FILE or as the configuration says
+ *   FOLDER                NAME.hwgq, NAME@VERSION.hwgq, NAME/VERSION.hwgq and NAME/VERSION/ANY.hwgq in it
+ *   NAME=FOLDER           VERSION.hwgq and VERSION/ANY.hwgq in it
+ * A version is a whole number from 1. The newest `versions` of each network are kept. A file in a folder that is no regular
+ * file, or leads out of the folder through a link, is listed as failed. On failure the list is empty. */
+enum hwgq_status registry_scan(const struct config_model *models, int64_t model_count, int64_t versions,
+                               struct wanted_list *list, struct hwgq_error *error);
+/* Frees names and paths; the models must have been taken. */
+void registry_scan_release(struct wanted_list *list);
+
+#endif

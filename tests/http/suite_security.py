@@ -1,0 +1,538 @@
+"""Keys, certificates, limits and turns: suite_security.py BUILD_DIR FIXTURES (see run.sh)."""
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import stat
+import struct
+import threading
+import time
+
+from harness import *
+
+HUP = signal.SIGHUP
+READS = ("/v1/models", "/v1/models/color", "/v2", "/v2/models/color", "/v2/models/color/ready")
+METRICS = ("/metrics", "/stats", "/v1/models/color/stats", "/v2/models/color/stats", "/v2/models/stats")
+OPEN = ("/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+CLASSIFY = ("/classify", "/v1/models/color/classify", "/v1/models/color/versions/1/classify", "/v2/models/color/infer")
+ADMIN = ("/v1/models/gray/load", "/v1/models/gray/reload", "/v1/models/gray/unload", "/v2/repository/models/gray/load",
+         "/v2/repository/models/gray/unload")
+
+
+def key_file(name):
+    path = fixture(name)
+    return path, add_key(path, "boss", "admin"), add_key(path, "user")
+
+
+# ---- keys ---------------------------------------------------------------------------------------------------------------
+
+
+def command_line():
+    path = fixture("made-keys")
+    key = add_key(path, "first", "admin")
+    second = add_key(path, "second")
+    text = read(path).decode()
+    check("the file has two lines and neither key", text.count("\n") == 2 and key[6:] not in text and second[6:] not in text and
+          text.startswith("first admin sha256:") and "\nsecond inference sha256:" in text, text)
+    check("the file is its owner's", stat.S_IMODE(os.stat(path).st_mode) == 0o600)
+    with open(path, "a") as stream:
+        stream.write("# no line end here")
+    add_key(path, "third")
+    check("a line end is added where one is missing", read(path).decode().count("\n") == 4, read(path))
+    for what, flags, message in [
+            ("a name twice", ("--add-key", "first", "--keys-file", path), "named 'first' already"),
+            ("a bad name", ("--add-key", "a b", "--keys-file", path), "no name for a key"),
+            ("unknown rights", ("--add-key", "x", "--rights", "root", "--keys-file", path), "is not one of inference|admin"),
+            ("no file", ("--add-key", "x"), "needs --keys-file"),
+            ("no value", ("--add-key",), "--add-key needs a value"),
+            ("no such folder", ("--add-key", "x", "--keys-file", fixture("none/keys")), "cannot open"),
+            ("metrics for nobody", (*BOTH, "--check", "--metrics-access", "key"), "metrics_access is given without keys_file"),
+            ("a certificate without a key", (*BOTH, "--check", "--tls-certificate", "x"), "tls_certificate is given without tls_key"),
+            ("a bad proxy", (*BOTH, "--check", "--trusted-proxies", "10.0.0.0/33"), "'10.0.0.0/33' is no address")]:
+        result = run(HWGQD, *flags)
+        check("refused: " + what, result.returncode in (1, 2) and message in result.stderr and not result.stdout, result)
+    for what, line, message in [("short hash", "a admin sha256:00", ":5: after the rights"), ("rights", "a root", ":5: after the name"),
+                                ("missing", None, "cannot open")]:
+        bad = fixture("bad-keys")
+        if line:
+            write(bad, "# one\n\n\n\n" + line + "\n")
+        result = run(HWGQD, "--check", *BOTH, "--keys-file", bad if line else fixture("no-keys"))
+        check("a keys file is refused with file and line: " + what, result.returncode == 2 and message in result.stderr, result)
+    os.chmod(path, 0o666)
+    result = run(HWGQD, "--check", *BOTH, "--keys-file", path)
+    check("a keys file that everyone may write is refused", result.returncode == 2 and "chmod" in result.stderr, result)
+
+
+def expected_status(kind, rights, access="open"):
+    """What a request without and with a key of these rights gets; rights None: no key, "": a wrong one."""
+    if kind == "open" or (kind == "metrics" and access == "open"):
+        return 200
+    if rights is None or rights == "":
+        return 401
+    return 403 if rights == "inference" and (kind == "admin" or (kind == "metrics" and access == "admin")) else 200
+
+
+def ask(daemon, kind, path, headers):
+    if kind == "admin":
+        return daemon.request("POST", path, b"", headers)
+    if kind != "classify":
+        return daemon.get(path, headers)
+    if path.startswith("/v2"):
+        body = json.dumps({"inputs": [{"name": "tensor", "shape": [1, 3, 32, 32], "datatype": "FP32", "data": [0] * 3072}]})
+        return daemon.post(path, body.encode(), "application/json", headers)
+    return daemon.post(path, JPEG, headers=headers)
+
+
+def matrix():
+    """Every kind of path with every kind of key, in both headers."""
+    path, admin, user = key_file("matrix-keys")
+    asked = 0
+    kinds = (("open", OPEN), ("metrics", METRICS), ("read", READS), ("classify", CLASSIFY), ("admin", ADMIN))
+    wrong = admin[:-1] + ("0" if admin[-1] != "0" else "1")
+    for access in ("open", "key", "admin"):
+        with Daemon(BUILD, FOLDER, *BOTH, "--keys-file", path, "--metrics-access", access) as daemon:
+            for kind, paths in kinds:
+                for (rights, key), form in itertools.product(((None, None), ("", wrong), ("inference", user), ("admin", admin)),
+                                                             ("Bearer", "X-API-Key")):
+                    headers = {} if key is None else {"Authorization": "bearer " + key} if form == "Bearer" else {"X-API-Key": key}
+                    for target in paths:
+                        if kind == "admin" and rights == "admin":
+                            ask(daemon, "admin", "/v1/models/gray/load", headers)
+                        reply = ask(daemon, kind, target, headers)
+                        asked += 1
+                        want = expected_status(kind, rights, access)
+                        good = reply.status == want and (want != 401 or reply.headers["WWW-Authenticate"].startswith("Bearer"))
+                        if want in (401, 403):
+                            good = good and ("error" in reply.json)
+                        check("%s %s with %s by %s, metrics %s" % (kind, target, rights, form, access), good,
+                              "%s instead of %s: %s" % (reply.status, want, reply.body[:200]))
+            for headers in ({"Authorization": "Basic " + admin}, {"Authorization": "Bearer"}, {"Authorization": "Bearer "},
+                            {"X-API-Key": ""}, {"X-API-Key": admin + " "[:0] + "x"}, {"X-API-Key": "x" * 5000}, {"X-API-Key": admin[:-1]},
+                            {"X-API-Key": admin.upper()}):
+                check("no key: %s" % str(headers)[:40], daemon.get("/v1/models", headers).status == 401)
+            check("the key's name is logged, the key is not", any(e.get("key") == "user" for e in daemon.events()) and
+                  user not in daemon.log() and admin not in daemon.log() and user[6:] not in daemon.log())
+    with Daemon(BUILD, FOLDER, *BOTH) as daemon:
+        for (kind, paths), headers in itertools.product(kinds, ({}, bearer(admin))):
+            for target in paths:
+                reply = ask(daemon, kind, target, headers)
+                asked += 1
+                check("without a keys file: " + target, reply.status == (403 if kind == "admin" else 200), reply.body[:200])
+        error("and it says what to do", ask(daemon, "admin", ADMIN[0], {}), 403, "admin_disabled")
+        counted = daemon.get("/v1/models").json["models"]
+        check("nothing was unloaded", [m["state"] for m in counted] == ["ready"] * 2, counted)
+    print("    %d requests" % asked)
+
+
+def keys_again():
+    """Keys come and go with SIGHUP; a file that cannot be read leaves them as they are."""
+    path, admin, user = key_file("changing-keys")
+    with Daemon(BUILD, FOLDER, *BOTH, "--keys-file", path) as daemon:
+        late = add_key(path, "late")
+        check("a key before the reload", daemon.get("/v1/models", bearer(late)).status == 401)
+        check("and after it", reloaded(daemon, HUP) and daemon.get("/v1/models", bearer(late)).status == 200)
+        write(path, "nonsense\n")
+        check("a bad file is reported", reloaded(daemon, HUP, "reload failed, the API keys"))
+        check("and the keys stay", daemon.get("/v1/models", bearer(user)).status == 200)
+        write(path, "# nobody\n")
+        check("an empty file locks everyone out", reloaded(daemon, HUP) and
+              [daemon.get("/v1/models", bearer(k)).status for k in (admin, user, late)] == [401] * 3 and
+              daemon.get("/healthz").status == 200)
+    check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
+
+
+def warnings():
+    path, _, _ = key_file("warning-keys")
+    certificate, key = make_certificate("warn")
+    far = (*BOTH, "--listen", "0.0.0.0:0")
+    tls = ("--tls-certificate", certificate, "--tls-key", key)
+
+    def warned(*flags):
+        with Daemon(BUILD, FOLDER, *flags) as daemon:
+            return " ".join(e["message"] for e in daemon.events() if e["level"] == "warning")
+    check("no key", "without authentication" in warned(*far))
+    check("no certificate", "clear text" in warned(*far, "--keys-file", path))
+    check("both: nothing", "reachable" not in warned(*far, "--keys-file", path, *tls))
+    check("loopback: nothing", "reachable" not in warned(*BOTH))
+
+
+# ---- TLS ----------------------------------------------------------------------------------------------------------------
+
+
+def make_certificate(name, days=30):
+    certificate, key = fixture(name + ".crt"), fixture(name + ".key")
+    result = run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out",
+                 certificate, "-days", str(days), "-subj", "/CN=" + name, "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+    if result.returncode:
+        raise RuntimeError(result.stderr)
+    return certificate, key
+
+
+def context(*certificates, version=None):
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for certificate in certificates:
+        made.load_verify_locations(certificate)
+    if version:
+        made.minimum_version = made.maximum_version = version
+    return made
+
+
+def connect(daemon, tls):
+    return tls.wrap_socket(socket.create_connection(("127.0.0.1", daemon.port), 20), server_hostname="localhost")
+
+
+def subject(connection):
+    return dict(pair[0] for pair in connection.getpeercert()["subject"])["commonName"]
+
+
+def ask_healthz(connection):
+    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    received = b""
+    while not received.endswith(b'{"status":"ok"}\n'):
+        piece = connection.recv(4000)
+        if not piece:
+            return False
+        received += piece
+    return b" 200 " in received
+
+
+def tls_files():
+    certificate, key = make_certificate("one")
+    _, other_key = make_certificate("two")
+    text = fixture("text.pem")
+    write(text, "hello")
+    for what, flags, message in [
+            ("no such certificate", (fixture("none.crt"), key), "tls_certificate: cannot open"),
+            ("no such key", (certificate, fixture("none.key")), "tls_key: cannot open"),
+            ("no certificate", (text, key), "tls_certificate: %s holds no PEM certificate" % text),
+            ("no private key", (certificate, text), "tls_key: %s holds no private key" % text),
+            ("another key", (certificate, other_key), "does not belong to the certificate"),
+            ("a key as certificate", (key, key), "holds no PEM certificate")]:
+        result = run(HWGQD, "--listen", "127.0.0.1:0", *BOTH, "--tls-certificate", flags[0], "--tls-key", flags[1])
+        check("no start: " + what, result.returncode == 1 and message in result.stderr, result)
+    result = run(HWGQD, "--check", *BOTH, "--tls-certificate", certificate, "--tls-key", other_key)
+    check("--check sees it too", result.returncode == 2 and "does not belong" in result.stderr, result)
+    check("--check of a good pair", "days left" in run(HWGQD, "--check", *BOTH, "--tls-certificate", certificate, "--tls-key", key).stdout)
+
+
+def tls_serves():
+    certificate, key = make_certificate("served")
+    image = fixture("image-0.jpg")
+    with Daemon(BUILD, FOLDER, *BOTH, "--tls-certificate", certificate, "--tls-key", key, "--request-timeout-ms", "2000",
+                "--max-body-bytes", "200000") as daemon:
+        url = "https://localhost:%d" % daemon.port
+        curl = ("curl", "-sS", "--max-time", "30", "-w", "\n%{http_code}")
+        for what, flags in [("-F", ["-F", "image=@" + image]), ("-T", ["-T", image]),
+                            ("--tls-max 1.2", ["--tls-max", "1.2", "-T", image]), ("--tlsv1.3", ["--tlsv1.3", "-T", image]),
+                            ("chunked", ["-H", "Transfer-Encoding: chunked", "-F", "image=@" + image]),
+                            ("Expect", ["-H", "Expect: 100-continue", "-F", "image=@" + image])]:
+            result = run(*curl, "--cacert", certificate, *flags, url + "/classify")
+            check("curl " + what, result.stdout.endswith("\n200") and "predictions" in result.stdout, result)
+        result = run(*curl, url + "/healthz")
+        check("curl without the certificate refuses", result.returncode == 60, result)
+        result = run(*curl, "-k", "--tls-max", "1.1", "--ciphers", "DEFAULT@SECLEVEL=0", url + "/healthz")
+        check("TLS 1.1 is refused", result.returncode == 35, result)
+        check("plain HTTP gets nothing", not daemon.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 200"))
+        flags = ("--health", "--listen", "127.0.0.1:%d" % daemon.port)
+        check("--health", run(HWGQD, *flags, "--tls-certificate", certificate, "--tls-key", key).returncode == 0 and
+              run(HWGQD, *flags).returncode == 1)
+        tls = context(certificate)
+        with connect(daemon, tls) as connection:
+            head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+            connection.sendall((head + b"Content-Length: %d\r\n\r\n" % len(JPEG) + JPEG) * 3)
+            received = b""
+            while received.count(b"}}\n") < 3:
+                piece = connection.recv(65536)
+                if not piece:
+                    break
+                received += piece
+            check("three requests at once on one connection", received.count(b" 200 ") == 3, received[:300])
+            start = time.monotonic()
+            connection.sendall(head + b"Content-Length: 1000\r\n\r\nabc")
+            rest = b""
+            try:
+                rest = connection.recv(4000)
+            except OSError:
+                pass
+            check("a stalled upload is cut, with nothing in clear text", rest == b"" and 1 < time.monotonic() - start < 10, rest)
+        with connect(daemon, tls) as connection:
+            connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+            answer = b""
+            try:
+                for _ in range(60):
+                    connection.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
+            except OSError:
+                pass
+            try:
+                answer = connection.recv(4000)
+            except OSError:
+                pass
+            check("an endless body is cut", answer == b"" or answer.startswith(b"HTTP/1.1 413"), answer[:100])
+
+        def client(_):
+            with connect(daemon, tls) as own:
+                return [ask_healthz(own) for _ in range(20)]
+        check("many connections at once", in_threads(16, client) == [[True] * 20] * 16)
+        silent = [socket.create_connection(("127.0.0.1", daemon.port)) for _ in range(20)]  # handshakes that never come
+        check("who says nothing holds nobody up", run(*curl, "--cacert", certificate, url + "/healthz").stdout.endswith("200"))
+        for one in silent:
+            one.close()
+        check("the client that has gone costs no work", gone(daemon, tls))
+    check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
+
+
+def gone(daemon, tls):
+    """Closes with requests unanswered; the daemon must go on."""
+    for _ in range(20):
+        connection = connect(daemon, tls)
+        connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(JPEG) + JPEG)
+        connection.close()
+    with connect(daemon, tls) as connection:
+        return ask_healthz(connection)
+
+
+def tls_again():
+    """Certificates change every 50 ms while clients ask; connections that are open stay, new ones see the new certificate."""
+    pairs = [make_certificate("old"), make_certificate("new")]
+    certificate, key = fixture("live.crt"), fixture("live.key")
+
+    def install(pair):
+        write(certificate, read(pair[0]))
+        write(key, read(pair[1]))
+    install(pairs[0])
+    tls = context(pairs[0][0], pairs[1][0])
+    with Daemon(BUILD, FOLDER, *BOTH, "--tls-certificate", certificate, "--tls-key", key) as daemon:
+        with connect(daemon, tls) as kept:
+            check("the first certificate", subject(kept) == "old" and ask_healthz(kept))
+            install(pairs[1])
+            check("after a reload", reloaded(daemon, HUP))
+            with connect(daemon, tls) as fresh:
+                check("a new connection sees the new one", subject(fresh) == "new" and ask_healthz(fresh))
+            check("the old connection goes on", ask_healthz(kept))
+            write(key, read(pairs[0][1]))
+            check("a pair that does not fit is reported", reloaded(daemon, HUP, "reload failed, the certificate"))
+            with connect(daemon, tls) as fresh:
+                check("and the pair before it stays", subject(fresh) == "new" and ask_healthz(fresh))
+            os.remove(key)
+            check("a missing file is reported", reloaded(daemon, HUP, "reload failed, the certificate"))
+            install(pairs[0])
+            stop, seen = threading.Event(), [[] for _ in range(3)]
+
+            def client(i):
+                while not stop.is_set():
+                    with connect(daemon, tls) as own:
+                        seen[i].append((subject(own), ask_healthz(own)))
+            threads = [threading.Thread(target=client, args=(i,)) for i in range(3)]
+            for thread in threads:
+                thread.start()
+            for turn in range(20):
+                install(pairs[turn % 2])
+                reloaded(daemon, HUP, "reloaded")
+                time.sleep(0.05)
+            stop.set()
+            for thread in threads:
+                thread.join()
+            every = [s for some in seen for s in some]
+            print("    %d handshakes during 20 changes" % len(every))
+            check("no handshake and no request failed", {good for _, good in every} == {True} and
+                  {name for name, _ in every} == {"old", "new"}, set(every))
+            check("the first connection still goes on", ask_healthz(kept))
+    check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
+    short = make_certificate("short", days=3)
+    with Daemon(BUILD, FOLDER, *BOTH, "--tls-certificate", short[0], "--tls-key", short[1]) as daemon:
+        check("a certificate that ends soon is told", any(e["message"] == "the certificate expires soon" and e["days_left"] in (2, 3)
+                                                          for e in daemon.events()), daemon.log())
+
+
+# ---- limits and turns ---------------------------------------------------------------------------------------------------
+
+
+SLOW = ("--models", "slow=" + fixture("slow.hwgq"), "--workers", "1", "--max-images", "4000", "--request-timeout-ms", "120000",
+        "--queue-deadline-ms", "120000")
+PROBE = 10
+
+
+def slow_form(daemon, seconds, headers=None):
+    """A form that keeps the worker busy for about so long on this machine and build."""
+    body, content_type = form([("image", JPEG)] * PROBE)
+    probe = daemon.post("/classify", body, content_type, headers).json
+    each = max(probe["timing_ms"]["inference"] / PROBE, 0.02)
+    return form([("image", JPEG)] * min(4000, max(2, int(seconds * 1000 / each))))
+
+
+def rates():
+    path, admin, user = key_file("rate-keys")
+    write(path, read(path).decode().replace("boss admin", "boss admin").rstrip("\n") + " requests_per_minute=0\n")
+    third = add_key(path, "third")
+    text = read(path).decode().splitlines()
+    text[-1] += " requests_per_minute=6000 burst=50"
+    write(path, "\n".join(text) + "\n")
+    with Daemon(BUILD, FOLDER, *BOTH, "--keys-file", path, "--client-requests-per-minute", "60", "--client-burst", "5") as daemon:
+        def codes(key, count):
+            return [daemon.post("/classify", JPEG, headers=bearer(key)) for _ in range(count)]
+        got = codes(admin, 30)
+        fine = [r for r in got if r.status == 200]
+        check("a burst of five, then one per second", 5 <= len(fine) <= 8 and {r.status for r in got} == {200, 429},
+              [r.status for r in got])
+        last = next(r for r in reversed(got) if r.status == 429)
+        error("429", last, 429, "too_many_requests")
+        seconds = int(last.headers["Retry-After"])
+        time.sleep(seconds)
+        check("Retry-After is true", seconds == 1 and codes(admin, 1)[0].status == 200, seconds)
+        check("a key without a limit", {r.status for r in codes(user, 100)} == {200})
+        check("a key with its own", {r.status for r in codes(third, 50)} == {200} and codes(third, 40)[-1].status in (200, 429))
+        check("reading is not counted", {daemon.get("/v1/models", bearer(admin)).status for _ in range(20)} == {200})
+        stats = daemon.get("/stats").json["without_model"]["requests"]
+        check("429s are counted as rejected", stats["rejected"] >= len(got) - len(fine), stats)
+        error("administration counts, too", [daemon.request("POST", "/v1/models/gray/reload", b"", bearer(admin)) for _ in range(10)][-1],
+              429, "too_many_requests")
+    with Daemon(BUILD, FOLDER, *BOTH, "--client-requests-per-minute", "60", "--client-burst", "3", "--trusted-proxies",
+                "10.1.0.0/16, 127.0.0.1") as daemon:
+        def by(header):
+            return daemon.post("/classify", JPEG, headers={"X-Forwarded-For": header}).status
+        check("clients behind a proxy", [[by("192.0.2.%d" % i) for _ in range(4)] for i in range(3)] == [[200, 200, 200, 429]] * 3)
+        check("what a client writes itself is not believed",
+              [by("198.51.100.%d, 203.0.113.7" % i) for i in range(4)] == [200, 200, 200, 429])
+        check("a chain of proxies", [by("203.0.113.8, 10.1.2.%d" % i) for i in range(4)] == [200, 200, 200, 429])
+        check("one IPv6 network is one client", [by("2001:db8::%d" % i) for i in range(4)] == [200, 200, 200, 429])
+        check("nonsense counts as the proxy", [by("nobody") for i in range(4)] == [200, 200, 200, 429])
+    with Daemon(BUILD, FOLDER, *BOTH, "--client-requests-per-minute", "60", "--client-burst", "3") as daemon:
+        check("without trusted proxies the header is nothing",
+              [daemon.post("/classify", JPEG, headers={"X-Forwarded-For": "192.0.2.%d" % i}).status for i in range(4)] ==
+              [200, 200, 200, 429])
+
+
+def concurrency():
+    path, admin, user = key_file("concurrency-keys")
+    with Daemon(BUILD, FOLDER, *SLOW, "--keys-file", path, "--client-concurrency", "2") as daemon:
+        body, content_type = slow_form(daemon, 0.4, bearer(admin))
+        replies = in_threads(8, lambda i: daemon.post("/classify?top_k=1", body, content_type, bearer(admin)))
+        got = [r.status for r in replies]
+        check("two at a time", 2 <= got.count(200) <= 3 and set(got) == {200, 429}, got)
+        refused = next(r for r in replies if r.status == 429)
+        error("429", refused, 429, "too_many_in_progress")
+        check("with a time to wait", int(refused.headers["Retry-After"]) >= 1)
+        check("another client is not held up", daemon.post("/classify", JPEG, headers=bearer(user)).status == 200)
+        for _ in range(5):  # who breaks off gives the place back
+            with daemon.connect() as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nX-API-Key: %s\r\nContent-Length: 100\r\n\r\nabc" % admin.encode())
+        check("places come back", until(lambda: daemon.post("/classify", JPEG, headers=bearer(admin)).status == 200))
+    check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
+
+
+def turns():
+    """One client fills the queue; another's requests are served in between, one for one."""
+    path, busy, calm = key_file("turn-keys")
+    with Daemon(BUILD, FOLDER, *SLOW, "--keys-file", path, "--queue-capacity", "100") as daemon:
+        body, content_type = slow_form(daemon, 0.15, bearer(busy))
+        order, lock = [], threading.Lock()
+
+        def send(name, key):
+            status = daemon.post("/classify?top_k=1", body, content_type, bearer(key)).status
+            with lock:
+                order.append((name, status))
+        flood = [threading.Thread(target=send, args=("busy", busy)) for _ in range(30)]
+        for thread in flood:
+            thread.start()
+        check("the queue is full of one client", until(lambda: daemon.get("/stats").json["queue"]["depth"] >= 25))
+        before = len(order)
+        for _ in range(5):
+            send("calm", calm)
+        served = order[before:]
+        check("five of the other client's", served.count(("calm", 200)) == 5 and order[-1] == ("calm", 200), served)
+        others = served.count(("busy", 200))
+        print("    %d of 30 requests of the busy client were answered during 5 of the calm one" % others)
+        check("met about two of the busy one's each, not all of them", others <= 15, order)
+        for thread in flood:
+            thread.join()
+        check("everyone was served", order.count(("busy", 200)) == 30, order)
+    check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
+
+
+def networks_take_turns():
+    slow = fixture("slow.hwgq")
+    with Daemon(BUILD, FOLDER, *SLOW, "--models", "other=" + slow) as daemon:
+        body, content_type = slow_form(daemon, 0.15)
+        order, lock = [], threading.Lock()
+
+        def send(model):
+            daemon.post("/v1/models/%s/classify?top_k=1" % model, body, content_type)
+            with lock:
+                order.append(model)
+        flood = [threading.Thread(target=send, args=("slow",)) for _ in range(20)]
+        for thread in flood:
+            thread.start()
+        check("one network has all the work", until(lambda: daemon.get("/stats").json["queue"]["depth"] >= 15))
+        before = len(order)
+        for _ in range(3):
+            send("other")
+        check("the other network's requests come in between", order[before:].count("slow") <= 7, order)
+        for thread in flood:
+            thread.join()
+
+
+def deadlines():
+    with Daemon(BUILD, FOLDER, *SLOW) as daemon:
+        body, content_type = slow_form(daemon, 3)
+        busy = threading.Thread(target=lambda: daemon.post("/classify?top_k=1", body, content_type))
+        busy.start()
+        check("the worker is busy", until(lambda: b"\nhwgqd_workers_busy 1\n" in daemon.get("/metrics").body, 30))
+        for what, text in (("0.2", 0.2), ("0.1s", 0.1), ("150ms", 0.15), ("150 ms", 0.15)):
+            start = time.monotonic()
+            reply = daemon.post("/classify", JPEG, headers={"X-Request-Timeout": what})
+            seconds = time.monotonic() - start
+            error("X-Request-Timeout: " + what, reply, 504, "deadline_exceeded")
+            check("at its time: " + what, text * 0.8 < seconds < text + 1 and "X-Request-Timeout" in reply.json["error"]["message"],
+                  (seconds, reply.body))
+        check("the one that is longer waits", busy.is_alive() and
+              daemon.post("/classify", JPEG, headers={"X-Request-Timeout": "60"}).status == 200)
+        busy.join()
+        for what in ("", "0", "-1", "x", "1h", "1 s x", "0.0", "nan", "1e3", ".5"):
+            error("X-Request-Timeout: '%s'" % what, daemon.post("/classify", JPEG, headers={"X-Request-Timeout": what}), 400,
+                  "bad_timeout")
+        images = daemon.get("/stats").json["models"]["slow"]
+        check("no work was done for the expired", images["requests"]["expired"] == 4 and
+              images["images"] == PROBE + body.count(b"\xff\xd8\xff") + 1, images)
+        with daemon.connect() as connection:  # the upload alone takes longer
+            connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nX-Request-Timeout: 100ms\r\nContent-Length: %d\r\n\r\n" % len(JPEG) +
+                               JPEG[:100])
+            time.sleep(0.3)
+            connection.sendall(JPEG[100:])
+            check("the time begins with the headers", connection.recv(4000).startswith(b"HTTP/1.1 504"))
+    check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
+
+
+def retry_after():
+    """A full queue says how long it takes: measured against how long it took."""
+    with Daemon(BUILD, FOLDER, *SLOW, "--queue-capacity", "10") as daemon:
+        body, content_type = slow_form(daemon, 0.5)
+        results = []
+        threads = [threading.Thread(target=lambda: results.append(daemon.post("/classify?top_k=1", body, content_type).status))
+                   for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        check("some have been served", until(lambda: results.count(200) >= 3, 60))
+        more = [threading.Thread(target=lambda: results.append(daemon.post("/classify?top_k=1", body, content_type).status))
+                for _ in range(12)]
+        for thread in more:
+            thread.start()
+        check("the queue is full", until(lambda: 503 in results, 60))
+        depth = daemon.get("/stats").json["queue"]["depth"]
+        reply = daemon.post("/classify", JPEG)
+        start, told = time.monotonic(), int(reply.headers.get("Retry-After", 0))
+        error("503", reply, 503, "queue_full")
+        for thread in threads + more:
+            thread.join()
+        took = time.monotonic() - start
+        print("    %d waited: told %d s, took %.1f s" % (depth, told, took))
+        check("Retry-After says about how long the queue takes", took / 2.5 <= told <= 2.5 * took + 1, (told, took))
+
+
+if not shutil.which("openssl"):
+    raise SystemExit("openssl is needed (config/install-packages.sh test)")
+main(command_line, matrix, keys_again, warnings, tls_files, tls_serves, tls_again, rates, concurrency, turns, networks_take_turns,
+     deadlines, retry_after)
