@@ -24,10 +24,25 @@ static double evaluate_layer(const struct hwgq_layer *layer, int channel, double
   }
 }
 
+/* To a finite float32, so that what follows stays monotone. */
+static double rounded(double x) {
+  if (x > (double)FLT_MAX) return (double)FLT_MAX;
+  if (x < -(double)FLT_MAX) return -(double)FLT_MAX;
+  return (double)(float)x;
+}
+
 double hwgq_chain_evaluate(const struct hwgq_chain *chain, int channel, bool flip, double accumulator) {
   double x = chain->unit * (flip ? -accumulator : accumulator);
-  for (int i = 0; i < chain->count; i++) x = evaluate_layer(chain->layers[i], channel, x);
-  return x;
+  for (int i = 0; i < chain->count; i++) {
+    if (chain->rounded >> i & 1) x = rounded(x);
+    x = evaluate_layer(chain->layers[i], channel + chain->first[i], x);
+  }
+  return chain->rounded >> chain->count & 1 ? rounded(x) : x;
+}
+
+bool hwgq_chain_falls(const struct hwgq_chain *chain, int channel) {
+  return hwgq_chain_evaluate(chain, channel, false, (double)FLT_MAX) <
+         hwgq_chain_evaluate(chain, channel, false, -(double)FLT_MAX);
 }
 
 int hwgq_quantize_levels(const struct hwgq_layer *quantize) {
@@ -159,18 +174,25 @@ static void store(double *a, double *b, size_t index, double factor, double offs
   b[index] = offset;
 }
 
-int hwgq_fold_affine(const struct hwgq_chain *chain, int channel, bool flip, double *a, double *b, size_t step,
-                     uint32_t *relu) {
+int hwgq_fold_affine(const struct hwgq_chain *chain, int channel, bool flip, double *a, double *b, size_t step, uint32_t *relu,
+                     uint32_t *round) {
   double factor = flip ? -chain->unit : chain->unit, offset = 0;
   int steps = 0;
   bool pending = true; /* the step being composed is needed */
-  *relu = 0;
+  *relu = *round = 0;
   for (int i = 0; i < chain->count; i++) {
     const struct hwgq_layer *layer = chain->layers[i];
+    const int c = channel + chain->first[i];
+    if (chain->rounded >> i & 1) {
+      if (pending) store(a, b, (size_t)steps++ * step, factor, offset);
+      *round |= 1u << (steps - 1);
+      factor = 1;
+      offset = 0;
+    }
     switch (layer->op) {
     case HWGQ_BATCH_NORM:
-      factor /= deviation(layer, channel);
-      offset = (offset - (double)layer->mean[channel]) / deviation(layer, channel);
+      factor /= deviation(layer, c);
+      offset = (offset - (double)layer->mean[c]) / deviation(layer, c);
       break;
     case HWGQ_RELU:
       store(a, b, (size_t)steps * step, factor, offset);
@@ -179,8 +201,8 @@ int hwgq_fold_affine(const struct hwgq_chain *chain, int channel, bool flip, dou
       offset = 0;
       break;
     default: /* conv2d, linear, scale */
-      offset = evaluate_layer(layer, channel, offset);
-      factor *= slope(layer, channel);
+      offset = evaluate_layer(layer, c, offset);
+      factor *= slope(layer, c);
       break;
     }
     pending = layer->op != HWGQ_RELU;

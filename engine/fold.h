@@ -16,10 +16,14 @@ struct hwgq_chain {
   double unit; /* value of an accumulator of 1 */
   int count;
   const struct hwgq_layer *layers[HWGQ_MAX_CHAIN];
+  int first[HWGQ_MAX_CHAIN]; /* channel of the layer that belongs to channel 0 of the chain */
+  uint32_t rounded;          /* bit i: the value is rounded to float32 before layer i (count: at the end) */
 };
 
 /* The chain's value for an accumulator; `flip`: the accumulator has the opposite sign. */
 double hwgq_chain_evaluate(const struct hwgq_chain *chain, int channel, bool flip, double accumulator);
+/* Whether the chain's value falls where the accumulator rises. */
+bool hwgq_chain_falls(const struct hwgq_chain *chain, int channel);
 /* The level (0 to level_count; sign: 0 or 1) that a quantize layer gives a value. */
 int hwgq_quantize_level(const struct hwgq_layer *quantize, double value);
 /* Levels above 0 of a quantize layer: level_count, or 1 for sign. */
@@ -33,8 +37,9 @@ void hwgq_fold_f32(const struct hwgq_chain *chain, int channel, bool flip, const
 void hwgq_fold_f64(const struct hwgq_chain *chain, int channel, bool flip, const struct hwgq_layer *quantize,
                    double *thresholds, size_t step, bool *negate);
 
-/* Steps y = a * x + b, each with a relu after it or not; *relu has bit s set when step s has one. At most HWGQ_MAX_CHAIN + 1
- * steps; returns their number, which depends on the chain's layers only. a and b may be NULL to count. */
-int hwgq_fold_affine(const struct hwgq_chain *chain, int channel, bool flip, double *a, double *b, size_t step, uint32_t *relu);
+/* Steps y = a * x + b. After step s come, where its bits are set, a relu and then rounding to float32. At most HWGQ_MAX_CHAIN +
+ * 1 steps; returns their number, which like relu and round depends on the chain's layers only. a and b may be NULL to count. */
+int hwgq_fold_affine(const struct hwgq_chain *chain, int channel, bool flip, double *a, double *b, size_t step, uint32_t *relu,
+                     uint32_t *round);
 
 #endif

@@ -17,13 +17,11 @@ static double power_of_two(int exponent) {
  * k * upper is exact and r = high - low keeps the digits that the subtraction would lose. e^r = 1 + r + r^2 p(r), p by the
  * Taylor series to r^13, whose rest is below 2^-57 for such r. */
 double hwgq_exp(double x) {
-  static const double log2_e = 0x1.71547652b82fep+0, ln2_upper = 0x1.62e42feep-1, ln2_lower = 0x1.a39ef35793c76p-33;
-  static const double inverse_factorial[] = {1.0 / 2,       1.0 / 6,        1.0 / 24,        1.0 / 120,
-                                             1.0 / 720,     1.0 / 5040,     1.0 / 40320,     1.0 / 362880,
-                                             1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+  static const double log2_e = HWGQ_EXP_LOG2_E, ln2_upper = HWGQ_EXP_LN2_UPPER, ln2_lower = HWGQ_EXP_LN2_LOWER;
+  static const double inverse_factorial[] = HWGQ_EXP_FACTORS;
   if (x != x) return x;
   if (x > 709.79) return (double)INFINITY;
-  if (x < -745.14) return 0;
+  if (x < HWGQ_EXP_LEAST) return 0;
   int k = (int)(x * log2_e + (x < 0 ? -0.5 : 0.5));
   double high = x - k * ln2_upper, low = k * ln2_lower, r = high - low;
   double p = 0;

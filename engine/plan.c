@@ -34,7 +34,7 @@ enum hwgq_status plan_add_tensor(struct plan_builder *builder, enum plan_format 
     plan->tensor_capacity = capacity;
   }
   struct plan_tensor *added = &plan->tensors[plan->tensor_count];
-  *added = (struct plan_tensor){.format = format, .shape = shape, .bytes = bytes};
+  *added = (struct plan_tensor){.format = format, .shape = shape, .bytes = bytes, .in_place = -1};
   if (coding) added->coding = *coding;
   if (format != PLAN_TEMPORARY) {
     const uint64_t needed = tensor_bytes(added);
@@ -56,6 +56,8 @@ enum hwgq_status plan_add_stage(struct plan_builder *builder, struct plan_stage 
   }
   *stage = &plan->stages[plan->stage_count++];
   memset(*stage, 0, sizeof **stage);
+  (*stage)->second_output = -1;
+  (*stage)->epilogue.floats = (*stage)->epilogue.levels = (*stage)->epilogue.residual = -1;
   for (int i = 0; i < PLAN_TEMPORARIES; i++) (*stage)->temporaries[i] = -1;
   (*stage)->prepare_units = (*stage)->run_units = 1;
   return HWGQ_OK;
@@ -123,7 +125,10 @@ static enum hwgq_status copy_description(struct plan_builder *builder) {
   plan->input = network->input;
   plan->layer_tensors = hwgq_arena_allocate(&plan->arena, (size_t)plan->layer_count, sizeof *plan->layer_tensors);
   plan->layer_names = hwgq_arena_allocate(&plan->arena, (size_t)plan->layer_count, sizeof *plan->layer_names);
-  if (!plan->layer_tensors || !plan->layer_names) return plan_out_of_memory(builder);
+  plan->layer_channels = hwgq_arena_allocate(&plan->arena, (size_t)plan->layer_count, sizeof *plan->layer_channels);
+  plan->layer_parts = hwgq_arena_allocate(&plan->arena, (size_t)plan->layer_count, sizeof *plan->layer_parts);
+  if (!plan->layer_tensors || !plan->layer_names || !plan->layer_channels || !plan->layer_parts)
+    return plan_out_of_memory(builder);
   for (int i = 0; i < plan->layer_count; i++) {
     plan->layer_tensors[i] = -1;
     plan->layer_names[i] = hwgq_arena_format(&plan->arena, "%s", network->layers[i].name);
@@ -210,6 +215,7 @@ struct hwgq_stage_info hwgq_plan_stage(const struct hwgq_plan *plan, int stage) 
                                  .macs = s->macs,
                                  .weight_bytes = s->weight_bytes,
                                  .output_bytes = plan->tensors[s->output].bytes};
+  if (s->second_output >= 0) info.output_bytes += plan->tensors[s->second_output].bytes;
   for (int i = 0; i < s->input_count; i++) info.input_bytes += plan->tensors[s->inputs[i]].bytes;
   return info;
 }
@@ -217,7 +223,7 @@ struct hwgq_stage_info hwgq_plan_stage(const struct hwgq_plan *plan, int stage) 
 struct hwgq_thresholds hwgq_plan_thresholds(const struct hwgq_plan *plan, int stage, int channel) {
   const struct plan_epilogue *epilogue = &plan->stages[stage].epilogue;
   struct hwgq_thresholds result = {.constant = true};
-  if (!epilogue->pack) return result;
+  if (!epilogue->thresholds) return result;
   int b = 0;
   for (int i = 0; i < epilogue->block_count; i++) {
     const struct plan_block *block = &epilogue->blocks[i];
@@ -226,14 +232,14 @@ struct hwgq_thresholds hwgq_plan_thresholds(const struct hwgq_plan *plan, int st
   }
   int lane = channel - epilogue->blocks[b].channel;
   if (lane < 0 || lane >= epilogue->blocks[b].count) lane = 0;
-  result.count = epilogue->levels;
-  result.integers = epilogue->type == PLAN_I32;
+  result.count = epilogue->level_count;
+  result.integers = epilogue->threshold_type == PLAN_I32;
   result.reversed = epilogue->negate[b] >> lane & 1;
   for (int j = 0; j < result.count; j++) {
     const size_t at = ((size_t)b * (size_t)result.count + (size_t)j) * HWGQ_LANES + (size_t)lane;
-    const double threshold = epilogue->type == PLAN_I32   ? ((const int32_t *)epilogue->thresholds)[at]
-                             : epilogue->type == PLAN_F32 ? (double)((const float *)epilogue->thresholds)[at]
-                                                          : ((const double *)epilogue->thresholds)[at];
+    const double threshold = epilogue->threshold_type == PLAN_I32   ? ((const int32_t *)epilogue->thresholds)[at]
+                             : epilogue->threshold_type == PLAN_F32 ? (double)((const float *)epilogue->thresholds)[at]
+                                                                    : ((const double *)epilogue->thresholds)[at];
     if (threshold > -epilogue->bound && threshold <= epilogue->bound) result.constant = false;
     result.thresholds[j] = threshold;
   }

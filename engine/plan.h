@@ -1,7 +1,10 @@
 /* What a plan is made of: tensors with a place in the scratch memory, and stages that read and write them.
  *
  * plan.c        creates and describes plans
- * plan_build.c  walks the network and decides which layers form a stage
+ * plan_build.c  walks the network; one stage per layer that nothing else takes
+ * plan_chain.c  decides which layers end a stage: batch norm, scale, relu, quantizers
+ * plan_concat.c  lets convolutions write their part of a concatenation
+ * plan_weighted.c  stages of convolutions and linear layers
  * plan_conv.c   packs the weights of convolutions and linear layers
  * plan_sliced.c  the same for bit-sliced convolutions
  * plan_epilogue.c  folds what follows an accumulator
@@ -36,6 +39,8 @@ struct plan_tensor {
   enum plan_format format;
   struct hwgq_shape shape; /* as stored; a flatten layer's tensor may be its input's (same order, CHW) */
   struct plan_coding coding;
+  bool blocked;         /* floats: [block of HWGQ_LANES channels][pixel][channel of the block], not HWC */
+  int in_place;         /* takes over the memory of this tensor, -1: has its own */
   size_t bytes, offset; /* in the scratch memory, or when `local` in the participant's own; 64-byte aligned */
   bool local;           /* a temporary that each participant has for itself */
   int first, last;      /* stages during which it must exist */
@@ -52,6 +57,15 @@ static inline size_t plan_pixels(struct hwgq_shape shape) {
   return (size_t)shape.height * (size_t)shape.width;
 }
 
+/* Index of a float, and from there to the same channel of the next pixel. */
+static inline size_t plan_float_index(const struct plan_tensor *tensor, size_t pixel, size_t channel) {
+  if (!tensor->blocked) return pixel * (size_t)tensor->shape.channels + channel;
+  return (channel / HWGQ_LANES * plan_pixels(tensor->shape) + pixel) * HWGQ_LANES + channel % HWGQ_LANES;
+}
+static inline size_t plan_float_step(const struct plan_tensor *tensor) {
+  return tensor->blocked ? HWGQ_LANES : (size_t)tensor->shape.channels;
+}
+
 /* ---- stages ------------------------------------------------------------------------------------------------------------- */
 
 enum plan_type { PLAN_I32, PLAN_F32, PLAN_F64 };
@@ -64,23 +78,27 @@ struct plan_block {
   size_t weights; /* element index of its weights */
 };
 
-/* What happens to accumulators, per block: thresholds and packing, or affine steps. */
+/* What happens to the accumulators of a block: they become floats by affine steps, or levels by thresholds; or floats, which
+ * may be added to a residual, and levels of those floats at once. Writes one or two tensors, from channel `channel` on. */
 struct plan_epilogue {
-  bool pack;
   enum plan_type type;
   const struct plan_block *blocks;
   int block_count;
-  /* pack */
-  int levels;
-  const void *thresholds; /* [block][levels][HWGQ_LANES] of `type` */
-  const uint32_t *negate; /* [block] */
-  double bound;           /* accumulators lie within -bound .. bound */
-  bool unaligned;         /* some block does not start at a word of the output: bits are or-ed in */
-  /* affine */
-  int steps;
-  uint32_t relu;
+  int channel;        /* of the output tensors: where channel 0 of the blocks goes */
+  int floats, levels; /* tensors, -1 for none */
+  /* levels */
+  int level_count;
+  enum plan_type threshold_type; /* `type`, or PLAN_F32 for levels of the floats that the affine steps give */
+  const void *thresholds;        /* [block][level_count][HWGQ_LANES] of threshold_type */
+  const uint32_t *negate;        /* [block] */
+  double bound;                  /* what thresholds are compared with lies within -bound .. bound */
+  bool unaligned;                /* some block does not start at a word of the levels' tensor */
+  /* floats */
+  int steps; /* 0: levels come from accumulators */
+  uint32_t relu, round;
   const double *factors; /* [block][steps][2][HWGQ_LANES] */
-  bool residual;         /* the stage's second input is added */
+  int residual;          /* tensor that is added, -1 for none */
+  bool residual_relu;    /* negative sums become 0 */
   double scale, residual_scale;
 };
 
@@ -94,6 +112,11 @@ struct plan_segment {
 struct plan_window {
   int kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
 };
+
+static inline struct plan_window plan_window_of(const struct hwgq_layer *layer) {
+  return (struct plan_window){layer->kernel_height, layer->kernel_width, layer->stride_height,
+                              layer->stride_width,  layer->pad_height,   layer->pad_width};
+}
 
 /* The words (binary) or channels (float) of a tap that a group uses. */
 struct plan_group {
@@ -178,12 +201,22 @@ static inline int plan_span_block(const struct plan_conv *conv, int span) {
 
 /* A float linear layer. */
 struct plan_linear {
-  size_t inputs, weight_step;
+  size_t inputs, outputs, weight_step;
   const float *weights; /* [out][weight_step], inputs in the tensor's order */
 };
 
-enum { PLAN_TEMPORARIES = 8 };
-enum { TEMP_ACCUMULATORS, TEMP_POOLED, TEMP_SUMS, TEMP_CORRECTIONS, TEMP_PLANE, TEMP_BITS, TEMP_CODES, TEMP_SLICED };
+enum { PLAN_TEMPORARIES = 9 };
+enum {
+  TEMP_ACCUMULATORS,
+  TEMP_POOLED,
+  TEMP_SUMS,
+  TEMP_CORRECTIONS,
+  TEMP_PLANE,
+  TEMP_BITS,
+  TEMP_CODES,
+  TEMP_SLICED,
+  TEMP_POWERS
+};
 /* Temporaries that carry something from one step to the next, or from one unit to another: one for all participants. Of the
  * others each participant has its own. */
 #define PLAN_SHARED_TEMPORARIES (1u << TEMP_CORRECTIONS | 1u << TEMP_CODES)
@@ -220,12 +253,13 @@ struct plan_stage {
   uint64_t cost_ns; /* what the stage takes about, on one fast core: only the order of magnitude counts */
   int input_count;
   int inputs[HWGQ_MAX_INPUTS];
-  int output;
+  int output, second_output;         /* tensors; -1: no second one */
   int temporaries[PLAN_TEMPORARIES]; /* tensors, -1: not used */
   struct plan_conv conv;
   struct plan_linear linear;
   struct plan_epilogue epilogue;
   struct plan_window window;           /* pooling */
+  const uint32_t *reversed;            /* pooling of levels: [word][plane] bits to invert first and last; NULL: none */
   float coefficients[HWGQ_MAX_INPUTS]; /* add */
 };
 
@@ -240,6 +274,8 @@ struct hwgq_plan {
   struct plan_tensor *tensors;
   int layer_count;
   int *layer_tensors; /* [layer_count]: -1 when folded into another stage */
+  /* [layer_count]: channels of a layer that is a part of its tensor, and the first of them; else 0 */
+  int *layer_parts, *layer_channels;
   char **layer_names;
   struct hwgq_shape input;
   int input_tensor, output_tensor, output_count;
@@ -278,6 +314,31 @@ struct plan_builder {
   int consumer[HWGQ_MAX_LAYERS];       /* the last one */
   bool folded[HWGQ_MAX_LAYERS];        /* already part of a stage */
   int *float_version;                  /* [tensor capacity]: tensor with the same values as floats, 0 for none */
+  int parts[HWGQ_MAX_LAYERS];          /* concat layers: the tensor that their inputs' stages write, 0 for none yet */
+};
+
+/* How a stage ends. */
+struct plan_ending {
+  struct hwgq_chain chain;            /* from the accumulators to floats or, with a quantizer, to levels */
+  const struct hwgq_layer *quantize;  /* NULL: ends in floats */
+  int last;                           /* layer whose output that is */
+  int concat, channel;                /* layer that joins it with others from this channel on; -1 for none */
+  int add, other;                     /* add layer of the floats and its input that is not theirs; -1 for none */
+  bool relu;                          /* after the addition */
+  struct hwgq_chain second;           /* from the floats to levels */
+  const struct hwgq_layer *quantize2; /* NULL: no such levels */
+  int last2;
+};
+
+/* What joins the inputs of a concat layer whose stages write their parts of it. */
+struct plan_join {
+  bool possible;
+  int first, last; /* first channel of the layers after it that are folded, and the layer whose output the parts are */
+  int pool;        /* max pooling between the parts and the last layer, -1 for none */
+  int chain_count; /* layers after it */
+  int chain[HWGQ_MAX_CHAIN];
+  const struct hwgq_layer *quantize; /* of the parts, NULL for floats */
+  bool own_quantizers;               /* every part has its own */
 };
 
 enum hwgq_status plan_out_of_memory(const struct plan_builder *builder);
@@ -287,6 +348,39 @@ enum hwgq_status plan_add_tensor(struct plan_builder *builder, enum plan_format 
 /* Appends a zeroed stage. The pointer is good until the next stage is added. */
 enum hwgq_status plan_add_stage(struct plan_builder *builder, struct plan_stage **stage);
 enum hwgq_status plan_build(struct plan_builder *builder);
+/* plan_build.c: small steps that the others share. */
+static inline struct plan_tensor *plan_tensor_at(const struct plan_builder *builder, int tensor) {
+  return &builder->plan->tensors[tensor];
+}
+int plan_tensor_of(const struct plan_builder *builder, int layer);
+/* The only user of a layer's output, -1 when there are several or none. */
+int plan_only_consumer(const struct plan_builder *builder, int layer);
+enum hwgq_status plan_add_layer_stage(struct plan_builder *builder, int layer, const char *kernel, struct plan_stage **stage);
+enum hwgq_status plan_add_temporary(struct plan_builder *builder, int stage, int which, uint64_t bytes);
+/* The float version of a tensor: itself, or the output of an unpack stage that is made once. */
+enum hwgq_status plan_as_float(struct plan_builder *builder, int layer, int tensor, int *result);
+/* plan_chain.c */
+bool plan_joins_chain(enum hwgq_op op);
+/* Appends the layers after ending->last that only it feeds, up to a quantizer. */
+void plan_extend(struct plan_builder *builder, struct plan_ending *ending);
+/* Appends what can be made of the floats at the end at once: a sum, and levels. */
+void plan_extend_floats(struct plan_builder *builder, struct plan_ending *ending);
+/* Tensors of an ending, for a stage that is added then and whose blocks start at multiples of 32 channels when `aligned`. */
+enum hwgq_status plan_add_outputs(struct plan_builder *builder, const struct plan_ending *ending, bool aligned,
+                                  struct plan_epilogue *epilogue);
+/* Thresholds and affine steps of a stage whose blocks and types are known. */
+enum hwgq_status plan_fold_ending(struct plan_builder *builder, struct plan_stage *stage, const struct plan_ending *ending,
+                                  const bool *flip, int32_t bound);
+enum hwgq_status plan_build_chain(struct plan_builder *builder, int index);
+/* plan_concat.c */
+void plan_find_join(const struct plan_builder *builder, int concat, struct plan_join *join);
+void plan_extend_concat(struct plan_builder *builder, struct plan_ending *ending);
+/* The max pooling of a joined tensor. */
+enum hwgq_status plan_build_joined_pool(struct plan_builder *builder, int concat, const struct plan_join *join);
+enum hwgq_status plan_add_part(struct plan_builder *builder, const struct plan_ending *ending, int *tensor);
+/* plan_weighted.c */
+enum hwgq_status plan_build_weighted(struct plan_builder *builder, int index);
+bool plan_can_pool(const struct plan_builder *builder, int conv, int pool);
 /* What packing a layer's weights needs to know. `flip` [out_channels]: channels whose weights change sign, or NULL. */
 struct plan_packing {
   const struct plan_conv *conv;
@@ -323,8 +417,12 @@ enum hwgq_status plan_make_blocks(struct plan_builder *builder, int channels, in
                                   struct plan_block **blocks, int *count);
 /* plan_epilogue.c */
 void plan_coding_of(const struct hwgq_layer *quantize, struct plan_coding *coding);
-enum hwgq_status plan_fold(struct plan_builder *builder, struct plan_epilogue *epilogue, const struct hwgq_chain *chain,
-                           const struct hwgq_layer *quantize, const bool *flip, int32_t bound);
+/* Affine steps; and thresholds, on accumulators or, where steps exist already, on the floats that they give. `flip`
+ * [channels]: accumulators that have the opposite sign, or NULL. bound: largest |accumulator| when it is an integer. */
+enum hwgq_status plan_fold_floats(struct plan_builder *builder, struct plan_epilogue *epilogue, const struct hwgq_chain *chain,
+                                  const bool *flip);
+enum hwgq_status plan_fold_levels(struct plan_builder *builder, struct plan_epilogue *epilogue, const struct hwgq_chain *chain,
+                                  const struct hwgq_layer *quantize, const bool *flip, int32_t bound);
 /* plan_units.c: sets prepare_units, run_units and cost_ns of every stage. */
 void plan_set_units(struct hwgq_plan *plan);
 /* plan_buffers.c */
@@ -349,12 +447,11 @@ plan_run run_packed_max_pool;
 plan_run run_packed_concat;
 plan_run run_packed_flatten;
 
-/* Applies an epilogue to `pixels` pixels of one block, of which the first is pixel `first` of the output tensor. `bits`: memory
- * for unaligned blocks, planes * pixels words. `residual`: data of the second input, or NULL. */
-void run_epilogue(const struct hwgq_plan *plan, const struct plan_epilogue *epilogue, int block, const void *accumulators,
-                  size_t accumulator_step, size_t pixels, const struct plan_tensor *output, void *data, size_t first,
-                  uint32_t *bits, const float *residual);
-/* Values of a tensor as CHW floats. */
-void run_unpack_chw(const struct plan_tensor *tensor, const void *data, float *values);
+/* Applies an epilogue to `pixels` pixels of one block, of which the first is pixel `first` of the output. `bits`: memory for
+ * unaligned blocks, planes * pixels words. Blocks that share words of the output must come in order, for every pixel. */
+void run_epilogue(const struct hwgq_plan *plan, const struct plan_frame *frame, const struct plan_epilogue *epilogue, int block,
+                  const void *accumulators, size_t accumulator_step, size_t pixels, size_t first, uint32_t *bits);
+/* Values of `channels` channels of a tensor, from `channel` on, as CHW floats. */
+void run_unpack_chw(const struct plan_tensor *tensor, const void *data, int channel, int channels, float *values);
 
 #endif

@@ -25,6 +25,7 @@ static void set_lifetimes(struct hwgq_plan *plan) {
     const struct plan_stage *stage = &plan->stages[s];
     for (int i = 0; i < stage->input_count; i++) use(plan, stage->inputs[i], s);
     use(plan, stage->output, s);
+    if (stage->second_output >= 0) use(plan, stage->second_output, s);
     for (int i = 0; i < PLAN_TEMPORARIES; i++) {
       if (stage->temporaries[i] < 0) continue;
       use(plan, stage->temporaries[i], s);
@@ -37,6 +38,30 @@ static void set_lifetimes(struct hwgq_plan *plan) {
     if (plan->tensors[i].format == PLAN_TEMPORARY) continue;
     use(plan, i, 0);
     use(plan, i, plan->stage_count);
+  }
+}
+
+/* A tensor takes over another one's memory when that is read for the last time by the stage that begins it. Both then exist as
+ * long as the first of them, whose place counts. */
+static void share_places(struct hwgq_plan *plan) {
+  for (int i = 0; i < plan->tensor_count; i++) {
+    struct plan_tensor *tensor = &plan->tensors[i];
+    if (tensor->in_place < 0) continue;
+    const struct plan_tensor *before = &plan->tensors[tensor->in_place];
+    const bool same = tensor->bytes == before->bytes && tensor->blocked == before->blocked;
+    if (!same || before->last != tensor->first) {
+      tensor->in_place = -1;
+      continue;
+    }
+    int owner = tensor->in_place; /* tensors share with earlier ones only, which are settled */
+    while (plan->tensors[owner].in_place >= 0) owner = plan->tensors[owner].in_place;
+    tensor->in_place = owner;
+  }
+  for (int i = 0; i < plan->tensor_count; i++) {
+    const struct plan_tensor *tensor = &plan->tensors[i];
+    if (tensor->in_place >= 0 && tensor->last > plan->tensors[tensor->in_place].last) {
+      plan->tensors[tensor->in_place].last = tensor->last;
+    }
   }
 }
 
@@ -69,7 +94,7 @@ static void insert(struct plan_tensor **placed, size_t count, struct plan_tensor
  * bytes, above MAX_SCRATCH_BYTES as soon as they are too many. */
 static uint64_t place(struct hwgq_plan *plan, bool local, struct plan_tensor **order, struct plan_tensor **placed) {
   uint64_t all = 0;
-  size_t count = 0;
+  size_t count = 0, placed_count = 0;
   for (int i = 0; i < plan->tensor_count; i++) {
     struct plan_tensor *tensor = &plan->tensors[i];
     if (tensor->local != local) continue;
@@ -79,9 +104,10 @@ static uint64_t place(struct hwgq_plan *plan, bool local, struct plan_tensor **o
   }
   qsort(order, count, sizeof *order, by_size);
   for (size_t i = 0; i < count && all <= MAX_SCRATCH_BYTES; i++) {
-    order[i]->offset = lowest_gap(order[i], placed, i);
+    if (order[i]->in_place >= 0) continue;
+    order[i]->offset = lowest_gap(order[i], placed, placed_count);
     if (order[i]->offset + order[i]->bytes > all) all = order[i]->offset + order[i]->bytes;
-    insert(placed, i, order[i]);
+    insert(placed, placed_count++, order[i]);
   }
   return all;
 }
@@ -90,10 +116,14 @@ enum hwgq_status plan_place_buffers(struct plan_builder *builder) {
   struct hwgq_plan *plan = builder->plan;
   const size_t count = (size_t)plan->tensor_count;
   set_lifetimes(plan);
+  share_places(plan);
   struct plan_tensor **order = malloc(count * 2 * sizeof *order);
   if (!order) return plan_out_of_memory(builder);
   const uint64_t shared = place(plan, false, order, order + count), local = place(plan, true, order, order + count);
   free(order);
+  for (size_t i = 0; i < count; i++) {
+    if (plan->tensors[i].in_place >= 0) plan->tensors[i].offset = plan->tensors[plan->tensors[i].in_place].offset;
+  }
   if (shared + local > MAX_SCRATCH_BYTES) {
     return hwgq_fail(builder->error, HWGQ_ERROR_LIMIT,
                      "network '%s' needs more than %llu MB of memory for one image: use a smaller input or fewer channels",

@@ -358,6 +358,7 @@ enum hwgq_status plan_pack_linear(struct plan_builder *builder, struct plan_stag
   struct plan_linear *linear = &stage->linear;
   const size_t pixels = plan_pixels(input->shape), channels = (size_t)input->shape.channels;
   linear->inputs = pixels * channels;
+  linear->outputs = (size_t)layer->out_channels;
   linear->weight_step = (linear->inputs + 15) / 16 * 16;
   float *weights =
       hwgq_arena_allocate(&builder->plan->arena, (size_t)layer->out_channels * linear->weight_step, sizeof *weights);

@@ -38,7 +38,7 @@ static size_t type_bytes(enum plan_type type) {
 }
 
 struct folding {
-  const struct plan_epilogue *epilogue;
+  enum plan_type type; /* of the thresholds */
   const struct hwgq_chain *chain;
   const struct hwgq_layer *quantize;
   const bool *flip;
@@ -49,7 +49,7 @@ struct folding {
 static bool fold_channel(const struct folding *folding, int channel, void *thresholds, size_t at) {
   const bool flip = folding->flip && folding->flip[channel];
   bool negate;
-  switch (folding->epilogue->type) {
+  switch (folding->type) {
   case PLAN_I32:
     hwgq_fold_i32(folding->chain, channel, flip, folding->quantize, folding->bound, (int32_t *)thresholds + at, HWGQ_LANES,
                   &negate);
@@ -67,15 +67,15 @@ static bool fold_channel(const struct folding *folding, int channel, void *thres
 static enum hwgq_status fold_pack(struct plan_builder *builder, struct plan_epilogue *epilogue, const struct folding *folding) {
   struct hwgq_arena *arena = &builder->plan->arena;
   const size_t blocks = (size_t)epilogue->block_count;
-  epilogue->pack = true;
-  epilogue->levels = hwgq_quantize_levels(folding->quantize);
-  const size_t block_elements = (size_t)epilogue->levels * HWGQ_LANES;
-  void *thresholds = hwgq_arena_allocate(arena, blocks * block_elements, type_bytes(epilogue->type));
+  epilogue->level_count = hwgq_quantize_levels(folding->quantize);
+  epilogue->threshold_type = folding->type;
+  const size_t block_elements = (size_t)epilogue->level_count * HWGQ_LANES;
+  void *thresholds = hwgq_arena_allocate(arena, blocks * block_elements, type_bytes(folding->type));
   uint32_t *negate = hwgq_arena_allocate(arena, blocks, sizeof *negate);
   if (!thresholds || !negate) return plan_out_of_memory(builder);
   for (size_t b = 0; b < blocks; b++) {
     const struct plan_block *block = &epilogue->blocks[b];
-    if (block->channel % 32) epilogue->unaligned = true;
+    if ((epilogue->channel + block->channel) % 32) epilogue->unaligned = true;
     for (int lane = 0; lane < block->count; lane++) {
       const bool reversed = fold_channel(folding, block->channel + lane, thresholds, b * block_elements + (size_t)lane);
       negate[b] |= (uint32_t)reversed << lane;
@@ -83,13 +83,13 @@ static enum hwgq_status fold_pack(struct plan_builder *builder, struct plan_epil
   }
   epilogue->thresholds = thresholds;
   epilogue->negate = negate;
-  epilogue->bound = epilogue->type == PLAN_I32 ? folding->bound : epilogue->type == PLAN_F32 ? (double)FLT_MAX : 1e300;
+  epilogue->bound = folding->type == PLAN_I32 ? folding->bound : folding->type == PLAN_F32 ? (double)FLT_MAX : 1e300;
   return HWGQ_OK;
 }
 
-static enum hwgq_status fold_affine(struct plan_builder *builder, struct plan_epilogue *epilogue,
-                                    const struct folding *folding) {
-  epilogue->steps = hwgq_fold_affine(folding->chain, 0, false, NULL, NULL, 0, &epilogue->relu);
+enum hwgq_status plan_fold_floats(struct plan_builder *builder, struct plan_epilogue *epilogue, const struct hwgq_chain *chain,
+                                  const bool *flip) {
+  epilogue->steps = hwgq_fold_affine(chain, 0, false, NULL, NULL, 0, &epilogue->relu, &epilogue->round);
   const size_t block_elements = (size_t)epilogue->steps * 2 * HWGQ_LANES;
   double *factors = hwgq_arena_allocate(&builder->plan->arena, (size_t)epilogue->block_count * block_elements, sizeof *factors);
   if (!factors) return plan_out_of_memory(builder);
@@ -98,16 +98,16 @@ static enum hwgq_status fold_affine(struct plan_builder *builder, struct plan_ep
     for (int lane = 0; lane < block->count; lane++) {
       const int channel = block->channel + lane;
       double *a = factors + (size_t)b * block_elements + (size_t)lane;
-      hwgq_fold_affine(folding->chain, channel, folding->flip && folding->flip[channel], a, a + HWGQ_LANES,
-                       (size_t)2 * HWGQ_LANES, &epilogue->relu);
+      hwgq_fold_affine(chain, channel, flip && flip[channel], a, a + HWGQ_LANES, (size_t)2 * HWGQ_LANES, &epilogue->relu,
+                       &epilogue->round);
     }
   }
   epilogue->factors = factors;
   return HWGQ_OK;
 }
 
-enum hwgq_status plan_fold(struct plan_builder *builder, struct plan_epilogue *epilogue, const struct hwgq_chain *chain,
-                           const struct hwgq_layer *quantize, const bool *flip, int32_t bound) {
-  const struct folding folding = {epilogue, chain, quantize, flip, bound};
-  return quantize ? fold_pack(builder, epilogue, &folding) : fold_affine(builder, epilogue, &folding);
+enum hwgq_status plan_fold_levels(struct plan_builder *builder, struct plan_epilogue *epilogue, const struct hwgq_chain *chain,
+                                  const struct hwgq_layer *quantize, const bool *flip, int32_t bound) {
+  const struct folding folding = {epilogue->steps ? PLAN_F32 : epilogue->type, chain, quantize, flip, bound};
+  return fold_pack(builder, epilogue, &folding);
 }

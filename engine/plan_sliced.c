@@ -42,7 +42,8 @@ static bool can_slice(const struct hwgq_plan *plan, const struct hwgq_layer *lay
   if (channels > MAX_ROWS - 1 || layer->out_channels / groups > 1 << 16) return false;
   const int64_t bound = (int64_t)channels * conv->window.kernel_height * conv->window.kernel_width * coding->levels;
   if (bound >= (int64_t)1 << (HWGQ_SLICED_PLANES - 2)) return false;
-  return epilogue->pack ? !epilogue->unaligned && epilogue->levels <= HWGQ_SLICED_LEVELS : !conv->pooled;
+  if (epilogue->unaligned) return false;
+  return epilogue->steps ? !conv->pooled : epilogue->level_count <= HWGQ_SLICED_LEVELS;
 }
 
 /* Whether few enough pixels share the lanes: the more there are, the more sources of a tile are outside the windows of most. */
@@ -160,7 +161,7 @@ static enum hwgq_status pack_part(struct plan_builder *builder, const struct pla
 /* Kernels compare sum + bound, which is not negative. */
 static enum hwgq_status slice_thresholds(struct plan_builder *builder, const struct plan_conv *conv, struct sliced_part *part,
                                          const struct plan_epilogue *epilogue) {
-  const int levels = epilogue->levels, planes = conv->sliced->sum_planes + 2, lanes = conv->sliced->lanes;
+  const int levels = epilogue->level_count, planes = conv->sliced->sum_planes + 2, lanes = conv->sliced->lanes;
   const size_t dwords = (size_t)lanes / 32, block_dwords = (size_t)planes * (size_t)levels * dwords;
   const int64_t most = ((int64_t)1 << planes) - 1;
   uint32_t *sliced = hwgq_arena_allocate(&builder->plan->arena, (size_t)part->blocks * block_dwords, sizeof *sliced);
@@ -222,9 +223,9 @@ static void plan_memory(struct plan_conv *conv, const struct plan_coding *coding
   s->list = reserve(s, (MAX_ROWS + s->usual + HWGQ_SLICED_SLACK) * sizeof(uint16_t));
   s->sums = reserve(s, blocks * (uint64_t)s->sum_planes * (uint64_t)s->lanes / 8);
   s->masks = reserve(s, (uint64_t)HWGQ_SLICED_LEVELS * (uint64_t)s->lanes / 8);
-  s->pooled = reserve(s, conv->pooled ? (uint64_t)epilogue->levels * out_words * sizeof(uint32_t) : 0);
-  s->output = reserve(s, epilogue->pack ? output_pixels * (uint64_t)epilogue->levels * out_words * sizeof(uint32_t)
-                                        : output_pixels * out_words * HWGQ_LANES * sizeof(int32_t));
+  s->pooled = reserve(s, conv->pooled ? (uint64_t)epilogue->level_count * out_words * sizeof(uint32_t) : 0);
+  s->output = reserve(s, !epilogue->steps ? output_pixels * (uint64_t)epilogue->level_count * out_words * sizeof(uint32_t)
+                                          : output_pixels * out_words * HWGQ_LANES * sizeof(int32_t));
 }
 
 enum hwgq_status plan_pack_sliced(struct plan_builder *builder, struct plan_stage *stage, const struct plan_packing *packing,
@@ -242,7 +243,7 @@ enum hwgq_status plan_pack_sliced(struct plan_builder *builder, struct plan_stag
   stage->weight_bytes = 0;
   for (int i = 0; !status && i < sliced->part_count; i++) {
     status = pack_part(builder, conv, &sliced->parts[i], packing, &stage->weight_bytes);
-    if (!status && stage->epilogue.pack) status = slice_thresholds(builder, conv, &sliced->parts[i], &stage->epilogue);
+    if (!status && !stage->epilogue.steps) status = slice_thresholds(builder, conv, &sliced->parts[i], &stage->epilogue);
   }
   if (!status) plan_memory(conv, &input->coding, &stage->epilogue);
   return status;

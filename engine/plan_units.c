@@ -17,6 +17,7 @@ static int limit(uint64_t units, size_t most) {
 
 static uint64_t stage_bytes(const struct hwgq_plan *plan, const struct plan_stage *stage) {
   uint64_t bytes = plan->tensors[stage->output].bytes;
+  if (stage->second_output >= 0) bytes += plan->tensors[stage->second_output].bytes;
   for (int i = 0; i < stage->input_count; i++) bytes += plan->tensors[stage->inputs[i]].bytes;
   return bytes;
 }
@@ -42,7 +43,7 @@ static int slices(const struct plan_conv *conv) {
 static int conv_units(const struct hwgq_plan *plan, struct plan_stage *stage) {
   (void)plan;
   stage->conv.slices = slices(&stage->conv);
-  if (stage->epilogue.pack && stage->epilogue.unaligned) return stage->conv.slices; /* blocks share words of the output */
+  if (stage->epilogue.unaligned) return stage->conv.slices; /* blocks share words of the output */
   return stage->conv.slices * plan_span_count(&stage->conv);
 }
 
@@ -60,7 +61,7 @@ static int sliced_units(const struct hwgq_plan *plan, struct plan_stage *stage) 
 
 static int linear_units(const struct hwgq_plan *plan, struct plan_stage *stage) {
   (void)plan;
-  return stage->epilogue.block_count;
+  return stage->epilogue.unaligned ? 1 : stage->epilogue.block_count; /* unaligned blocks share words of the output */
 }
 
 /* Rows of corrections; input rows that two units need are summed twice. */

@@ -7,7 +7,8 @@
 #include "engine/team.h"
 
 static void read_scores(const struct hwgq_plan *plan, const struct plan_frame *frame, float *scores) {
-  run_unpack_chw(&plan->tensors[plan->output_tensor], plan_data(plan, frame, plan->output_tensor), scores);
+  const struct plan_tensor *output = &plan->tensors[plan->output_tensor];
+  run_unpack_chw(output, plan_data(plan, frame, plan->output_tensor), 0, output->shape.channels, scores);
 }
 
 static void run_stage(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame) {
@@ -89,7 +90,10 @@ enum hwgq_status hwgq_run_output(const struct hwgq_plan *plan, const void *scrat
     return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "layer '%s' was folded into the stage after it: its output does not exist",
                      plan->layer_names[layer]);
   }
-  run_unpack_chw(&plan->tensors[tensor], (const uint8_t *)scratch + plan->tensors[tensor].offset, values);
+  const struct plan_tensor *kept = &plan->tensors[tensor];
+  const int part = layer == HWGQ_NETWORK_INPUT ? 0 : plan->layer_parts[layer];
+  run_unpack_chw(kept, (const uint8_t *)scratch + kept->offset, part ? plan->layer_channels[layer] : 0,
+                 part ? part : kept->shape.channels, values);
   return HWGQ_OK;
 }
 

@@ -11,14 +11,13 @@ struct conv_run {
   const struct hwgq_plan *plan;
   const struct plan_stage *stage;
   const struct plan_conv *conv;
-  const struct plan_tensor *input, *output;
+  const struct plan_frame *frame;
+  const struct plan_tensor *input;
   const void *input_data;
-  void *output_data;
   void *accumulators, *pooled; /* of the epilogue's type */
   int32_t *plane;              /* thermometer input: accumulators of one plane */
   int32_t *corrections;        /* [pass][group][output pixel] */
   uint32_t *bits;
-  const float *residual; /* data of the second input, or NULL */
   const uint32_t *codes; /* forms with codes: [input pixel][hwgq_code_elements] */
   size_t block_bytes;    /* of a block's accumulators */
   bool real;             /* thermometer input: one pass per plane, added up in double */
@@ -188,10 +187,12 @@ static void add_plane(const struct conv_run *run, const struct rectangle *r, dou
   const size_t width = (size_t)run->conv->out.width;
   for (int y = 0; y < r->lines; y++) {
     const size_t start = ((r->row + (size_t)y) * width + (size_t)r->column->start) * HWGQ_LANES;
-    const int32_t *from = run->plane + start;
-    double *to = (double *)run->accumulators + start;
-    const size_t count = (size_t)r->column->count * HWGQ_LANES;
-    for (size_t i = 0; i < count; i++) to[i] = (first ? 0 : to[i]) + factor * from[i];
+    const struct hwgq_accumulate_job job = {.accumulators = run->plane + start,
+                                            .factor = factor,
+                                            .first = first,
+                                            .count = (size_t)r->column->count * HWGQ_LANES,
+                                            .sums = (double *)run->accumulators + start};
+    run->plan->kernels->accumulate(&job);
   }
 }
 
@@ -255,8 +256,8 @@ static void compute_rows(const struct conv_run *run, int block, int begin, int e
 
 static void finish(const struct conv_run *run, int block, const void *accumulators, int lines, int first_line) {
   const size_t width = (size_t)run->conv->final.width;
-  run_epilogue(run->plan, &run->stage->epilogue, block, accumulators, HWGQ_LANES, (size_t)lines * width, run->output,
-               run->output_data, (size_t)first_line * width, run->bits, run->residual);
+  run_epilogue(run->plan, run->frame, &run->stage->epilogue, block, accumulators, HWGQ_LANES, (size_t)lines * width,
+               (size_t)first_line * width, run->bits);
 }
 
 static void *accumulators_of(const struct conv_run *run, int part) {
@@ -300,7 +301,7 @@ static void pool_row(const struct conv_run *run, const void *accumulators, int y
     run->plan->kernels->pool_f32(&job);
     break;
   case PLAN_F64:
-    hwgq_pool_f64(&job);
+    run->plan->kernels->pool_f64(&job);
     break;
   }
 }
@@ -351,16 +352,14 @@ static struct conv_run start_run(const struct hwgq_plan *plan, const struct plan
       .stage = stage,
       .conv = conv,
       .input = &plan->tensors[stage->inputs[0]],
-      .output = &plan->tensors[stage->output],
+      .frame = frame,
       .input_data = plan_data(plan, frame, stage->inputs[0]),
-      .output_data = plan_data(plan, frame, stage->output),
       .accumulators = temporary(plan, stage, frame, TEMP_ACCUMULATORS),
       .pooled = temporary(plan, stage, frame, TEMP_POOLED),
       .plane = temporary(plan, stage, frame, TEMP_PLANE),
       .corrections = temporary(plan, stage, frame, TEMP_CORRECTIONS),
       .codes = temporary(plan, stage, frame, TEMP_CODES),
       .bits = temporary(plan, stage, frame, TEMP_BITS),
-      .residual = stage->epilogue.residual ? plan_data(plan, frame, stage->inputs[1]) : NULL,
       .real = stage->epilogue.type == PLAN_F64,
       .element = stage->epilogue.type == PLAN_F64 ? sizeof(double) : sizeof(float),
   };
@@ -407,11 +406,6 @@ static void run_slices(const struct conv_run *run, struct plan_units slices) {
   const struct plan_conv *conv = run->conv;
   const struct plan_slice bands = plan_slice((size_t)conv->bands, conv->slices, slices);
   const int begin = (int)bands.begin, end = (int)bands.end;
-  if (run->stage->epilogue.pack && run->stage->epilogue.unaligned) { /* bits are or-ed in */
-    const size_t row_bytes = (size_t)conv->final.width * plan_pixel_words(run->output) * sizeof(uint32_t);
-    const int first = begin * conv->band, rows = band_end(conv, end - 1) - first;
-    memset((char *)run->output_data + (size_t)first * row_bytes, 0, (size_t)rows * row_bytes);
-  }
   for (int block = 0; block < conv->block_count; block += plan_span(conv, block)) {
     run_bands(run, block, (struct plan_units){begin, end});
   }
@@ -446,11 +440,11 @@ void run_conv(const struct hwgq_plan *plan, const struct plan_stage *stage, cons
   }
 }
 
-/* A unit is a block. */
+/* A unit is a block, or all of them. */
 void run_linear(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
                 struct plan_units units) {
-  const struct plan_tensor *output = &plan->tensors[stage->output];
-  const struct plan_block *first = &stage->epilogue.blocks[units.begin], *last = &stage->epilogue.blocks[units.end - 1];
+  const struct plan_slice blocks = plan_slice((size_t)stage->epilogue.block_count, stage->run_units, units);
+  const struct plan_block *first = &stage->epilogue.blocks[blocks.begin], *last = &stage->epilogue.blocks[blocks.end - 1];
   float *accumulators = temporary(plan, stage, frame, TEMP_ACCUMULATORS);
   const struct hwgq_linear_job job = {.input = plan_data(plan, frame, stage->inputs[0]),
                                       .inputs = stage->linear.inputs,
@@ -459,8 +453,8 @@ void run_linear(const struct hwgq_plan *plan, const struct plan_stage *stage, co
                                       .outputs = (size_t)(last->channel + last->count - first->channel),
                                       .output = accumulators + first->channel};
   plan->kernels->linear(&job);
-  for (int block = units.begin; block < units.end; block++) {
-    run_epilogue(plan, &stage->epilogue, block, accumulators + stage->epilogue.blocks[block].channel, HWGQ_LANES, 1, output,
-                 plan_data(plan, frame, stage->output), 0, NULL, NULL);
+  for (int block = (int)blocks.begin; block < (int)blocks.end; block++) {
+    run_epilogue(plan, frame, &stage->epilogue, block, accumulators + stage->epilogue.blocks[block].channel, HWGQ_LANES, 1, 0,
+                 temporary(plan, stage, frame, TEMP_BITS));
   }
 }

@@ -28,14 +28,22 @@ static void unpack_word(const struct plan_coding *coding, const uint32_t *planes
   for (int bit = 0; bit < count; bit++) output[(size_t)bit * channel_step] = coding->values[level_of(coding, planes, bit)];
 }
 
-/* Value of channel c at pixel i of the slice goes to output[i * pixel_step + c * channel_step]. */
-static void unpack(const struct plan_tensor *tensor, const void *data, struct plan_slice pixels, size_t pixel_step,
-                   size_t channel_step, float *output) {
+static float value_at(const struct plan_tensor *tensor, const void *data, size_t pixel, size_t channel) {
+  if (tensor->format == PLAN_FLOAT) return ((const float *)data)[plan_float_index(tensor, pixel, channel)];
+  const uint32_t *word =
+      (const uint32_t *)data + pixel * plan_pixel_words(tensor) + channel / 32 * (size_t)tensor->coding.planes;
+  return tensor->coding.values[level_of(&tensor->coding, word, (int)(channel % 32))];
+}
+
+/* Value of channel c at pixel i of the slice goes to output[i * pixel_step + c * channel_step], for `channels` channels from a
+ * word on. */
+static void unpack(const struct plan_tensor *tensor, const void *data, struct plan_slice pixels, int channels,
+                   size_t pixel_step, size_t channel_step, float *output) {
   const size_t pixel_words = plan_pixel_words(tensor);
   const uint32_t *pixel = (const uint32_t *)data + pixels.begin * pixel_words;
   for (size_t i = pixels.begin; i < pixels.end; i++, pixel += pixel_words) {
-    for (int c = 0; c < tensor->shape.channels; c += 32) {
-      const int count = tensor->shape.channels - c < 32 ? tensor->shape.channels - c : 32;
+    for (int c = 0; c < channels; c += 32) {
+      const int count = channels - c < 32 ? channels - c : 32;
       unpack_word(&tensor->coding, pixel + (size_t)(c / 32) * (size_t)tensor->coding.planes, count, channel_step,
                   output + i * pixel_step + (size_t)c * channel_step);
     }
@@ -46,56 +54,48 @@ void run_unpack(const struct hwgq_plan *plan, const struct plan_stage *stage, co
                 struct plan_units units) {
   const struct plan_tensor *input = &plan->tensors[stage->inputs[0]];
   const struct plan_slice part = plan_slice(plan_pixels(input->shape), stage->run_units, units);
-  unpack(input, plan_data(plan, frame, stage->inputs[0]), part, (size_t)input->shape.channels, 1,
+  unpack(input, plan_data(plan, frame, stage->inputs[0]), part, input->shape.channels, (size_t)input->shape.channels, 1,
          plan_data(plan, frame, stage->output));
 }
 
-void run_unpack_chw(const struct plan_tensor *tensor, const void *data, float *values) {
-  const size_t pixels = plan_pixels(tensor->shape), channels = (size_t)tensor->shape.channels;
-  if (tensor->format == PLAN_PACKED) {
-    unpack(tensor, data, (struct plan_slice){0, pixels}, 1, pixels, values);
+void run_unpack_chw(const struct plan_tensor *tensor, const void *data, int channel, int channels, float *values) {
+  const size_t pixels = plan_pixels(tensor->shape), first = (size_t)channel, count = (size_t)channels;
+  if (tensor->format == PLAN_PACKED && channel % 32 == 0) {
+    unpack(tensor, (const uint32_t *)data + first / 32 * (size_t)tensor->coding.planes, (struct plan_slice){0, pixels},
+           channels, 1, pixels, values);
     return;
   }
-  const float *from = data;
   for (size_t i = 0; i < pixels; i++) {
-    for (size_t c = 0; c < channels; c++) values[c * pixels + i] = from[i * channels + c];
+    for (size_t c = first; c < first + count; c++) values[(c - first) * pixels + i] = value_at(tensor, data, i, c);
   }
 }
 
 /* ---- max pooling ----------------------------------------------------------------------------------------------------------
  */
 
-/* The larger level of 32 channels at once. Thermometer planes (and sign): or. Digits: compared from the highest down. */
-static void max_word(const struct plan_coding *coding, const uint32_t *a, uint32_t *best) {
-  if (coding->thermometer) {
-    for (int p = 0; p < coding->planes; p++) best[p] |= a[p];
-    return;
-  }
-  uint32_t greater = 0, equal = UINT32_MAX;
-  for (int p = coding->planes - 1; p >= 0; p--) {
-    greater |= equal & a[p] & ~best[p];
-    equal &= ~(a[p] ^ best[p]);
-  }
-  for (int p = 0; p < coding->planes; p++) best[p] ^= (a[p] ^ best[p]) & greater;
-}
-
-static void max_pixel(const struct plan_tensor *input, const uint32_t *data, int top, int left, const struct plan_window *w,
+static void max_pixel(const struct hwgq_plan *plan, const struct plan_stage *stage, const uint32_t *data, int top, int left,
                       uint32_t *output) {
-  const size_t words = plan_pixel_words(input), planes = (size_t)input->coding.planes;
-  const int first_row = top < 0 ? 0 : top, first_column = left < 0 ? 0 : left;
-  memcpy(output, data + ((size_t)first_row * (size_t)input->shape.width + (size_t)first_column) * words,
-         words * sizeof *output);
-  for (int y = first_row; y < top + w->kernel_height && y < input->shape.height; y++) {
-    for (int x = first_column; x < left + w->kernel_width && x < input->shape.width; x++) {
-      const uint32_t *pixel = data + ((size_t)y * (size_t)input->shape.width + (size_t)x) * words;
-      for (size_t word = 0; word < words; word += planes) max_word(&input->coding, pixel + word, output + word);
-    }
-  }
+  const struct plan_tensor *input = &plan->tensors[stage->inputs[0]];
+  const struct plan_window *w = &stage->window;
+  const size_t words = plan_pixel_words(input), width = (size_t)input->shape.width;
+  const int row = top < 0 ? 0 : top, column = left < 0 ? 0 : left;
+  const int bottom = top + w->kernel_height, right = left + w->kernel_width;
+  const struct hwgq_max_job job = {.input = data + ((size_t)row * width + (size_t)column) * words,
+                                   .row_step = width * words,
+                                   .column_step = words,
+                                   .rows = (bottom < input->shape.height ? bottom : input->shape.height) - row,
+                                   .columns = (right < input->shape.width ? right : input->shape.width) - column,
+                                   .words = (size_t)plan_words(input),
+                                   .planes = input->coding.planes,
+                                   .digits = !input->coding.thermometer,
+                                   .reversed = stage->reversed,
+                                   .output = output};
+  plan->kernels->max(&job);
 }
 
 void run_packed_max_pool(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
                          struct plan_units units) {
-  const struct plan_tensor *input = &plan->tensors[stage->inputs[0]], *output = &plan->tensors[stage->output];
+  const struct plan_tensor *output = &plan->tensors[stage->output];
   const uint32_t *from = plan_data(plan, frame, stage->inputs[0]);
   uint32_t *to = plan_data(plan, frame, stage->output);
   const struct plan_window *w = &stage->window;
@@ -103,7 +103,7 @@ void run_packed_max_pool(const struct hwgq_plan *plan, const struct plan_stage *
   to += rows.begin * (size_t)output->shape.width * plan_pixel_words(output);
   for (int y = (int)rows.begin; y < (int)rows.end; y++) {
     for (int x = 0; x < output->shape.width; x++, to += plan_pixel_words(output)) {
-      max_pixel(input, from, y * w->stride_height - w->pad_height, x * w->stride_width - w->pad_width, w, to);
+      max_pixel(plan, stage, from, y * w->stride_height - w->pad_height, x * w->stride_width - w->pad_width, to);
     }
   }
 }

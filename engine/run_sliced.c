@@ -14,10 +14,9 @@ struct sliced_run {
   const struct plan_stage *stage;
   const struct plan_conv *conv;
   const struct plan_sliced *sliced;
-  const struct plan_tensor *input, *output;
+  const struct plan_frame *frame;
+  const struct plan_tensor *input;
   const uint32_t *input_data;
-  void *output_data;
-  const float *residual;
   uint16_t *offsets;
   uint16_t *counts;
   int32_t *totals, *column_totals, *window_totals;
@@ -137,7 +136,7 @@ static size_t ring_line(const struct sliced_run *run, int y) {
 
 static void store_marks(const struct sliced_run *run, const struct sliced_part *part, int block, int y, int x) {
   const struct plan_conv *conv = run->conv;
-  const int levels = run->stage->epilogue.levels, dwords = part->pixel_lanes / 32;
+  const int levels = run->stage->epilogue.level_count, dwords = part->pixel_lanes / 32;
   const size_t words = (size_t)conv->block_count, lane_words = (size_t)run->sliced->lanes / 32;
   const int first = block * dwords, left = part->block_count - first, count = left < dwords ? left : dwords;
   for (int pixel = 0; pixel < part->pixels; pixel++) {
@@ -154,7 +153,7 @@ static void store_marks(const struct sliced_run *run, const struct sliced_part *
 static void compare_block(const struct sliced_run *run, const struct sliced_part *part, int block, const uint8_t *sums,
                           const uint32_t *start, int y, int x) {
   const struct plan_sliced *sliced = run->sliced;
-  const int levels = run->stage->epilogue.levels;
+  const int levels = run->stage->epilogue.level_count;
   const size_t dwords = (size_t)(sliced->sum_planes + 2) * (size_t)levels * (size_t)sliced->lanes / 32;
   const struct hwgq_sliced_compare_job job = {.sums = sums,
                                               .sum_planes = sliced->sum_planes,
@@ -189,7 +188,7 @@ static void unpack_block(const struct sliced_run *run, const struct sliced_part 
 
 static void run_tile(const struct sliced_run *run, const struct sliced_part *part, int y, int x) {
   const struct plan_sliced *sliced = run->sliced;
-  const bool pack = run->stage->epilogue.pack;
+  const bool pack = !run->stage->epilogue.steps;
   const struct hwgq_sliced_job job = {.sources = run->sources,
                                       .source_count = make_sources(run, part, y, x),
                                       .planes = run->input->coding.planes,
@@ -292,19 +291,21 @@ static void finish_row(const struct sliced_run *run, int y) {
   const struct plan_epilogue *epilogue = &run->stage->epilogue;
   const size_t width = (size_t)conv->final.width, words = (size_t)conv->block_count;
   const size_t first = (size_t)run->first_column, count = (size_t)run->end_column - first;
-  if (!epilogue->pack) {
+  if (epilogue->steps) {
     const size_t ring = (size_t)run->sliced->output_rows * width * HWGQ_LANES;
     const int32_t *accumulators = run->accumulators + (ring_line(run, y) + first) * HWGQ_LANES;
     for (int block = 0; block < conv->block_count; block++, accumulators += ring) {
-      run_epilogue(run->plan, epilogue, block, accumulators, HWGQ_LANES, count, run->output, run->output_data,
-                   (size_t)y * width + first, NULL, run->residual);
+      run_epilogue(run->plan, run->frame, epilogue, block, accumulators, HWGQ_LANES, count, (size_t)y * width + first, NULL);
     }
     return;
   }
-  const size_t size = words * (size_t)epilogue->levels;
-  uint32_t *to = (uint32_t *)run->output_data + ((size_t)y * width + first) * plan_pixel_words(run->output);
-  for (int x = run->first_column; x < run->end_column; x++, to += plan_pixel_words(run->output)) {
-    write_levels(pool_marks(run, y, x, size, run->pooled), words, &run->output->coding, epilogue->negate, to);
+  const struct plan_tensor *output = &run->plan->tensors[epilogue->levels];
+  const size_t size = words * (size_t)epilogue->level_count;
+  uint32_t *to = plan_data(run->plan, run->frame, epilogue->levels);
+  to += ((size_t)y * width + first) * plan_pixel_words(output);
+  to += (size_t)(epilogue->channel / 32) * (size_t)output->coding.planes;
+  for (int x = run->first_column; x < run->end_column; x++, to += plan_pixel_words(output)) {
+    write_levels(pool_marks(run, y, x, size, run->pooled), words, &output->coding, epilogue->negate, to);
   }
 }
 
@@ -342,10 +343,8 @@ void run_sliced(const struct hwgq_plan *plan, const struct plan_stage *stage, co
                            .conv = conv,
                            .sliced = s,
                            .input = &plan->tensors[stage->inputs[0]],
-                           .output = &plan->tensors[stage->output],
+                           .frame = frame,
                            .input_data = plan_data(plan, frame, stage->inputs[0]),
-                           .output_data = plan_data(plan, frame, stage->output),
-                           .residual = stage->epilogue.residual ? plan_data(plan, frame, stage->inputs[1]) : NULL,
                            .offsets = (uint16_t *)(void *)(memory + s->offsets),
                            .counts = (uint16_t *)(void *)(memory + s->counts),
                            .totals = (int32_t *)(void *)(memory + s->totals),

@@ -1,5 +1,5 @@
-/* Body of hwgq_add_*: included by one file per instruction set, which defines ADD_NAME. Loops over a strip have a constant
- * length and vectorize. */
+/* Body of hwgq_add_* and hwgq_accumulate_*: included by one file per instruction set, which defines ADD_NAME and
+ * ACCUMULATE_NAME. Loops over a strip have a constant length and vectorize. */
 #include "engine/kernels/kernels.h"
 
 enum { STRIP = 64 };
@@ -19,4 +19,15 @@ void ADD_NAME(const struct hwgq_add_job *job) {
   size_t first = 0;
   for (; first + STRIP <= job->count; first += STRIP) add_strip(job, first, STRIP);
   if (first < job->count) add_strip(job, first, job->count - first);
+}
+
+void ACCUMULATE_NAME(const struct hwgq_accumulate_job *job) {
+  const double factor = job->factor;
+  const int32_t *from = job->accumulators;
+  double *to = job->sums;
+  if (job->first) {
+    for (size_t i = 0; i < job->count; i++) to[i] = 0 + factor * from[i];
+  } else {
+    for (size_t i = 0; i < job->count; i++) to[i] += factor * from[i];
+  }
 }

@@ -150,26 +150,28 @@ struct hwgq_pack_job {
   size_t accumulator_step, pixels; /* elements from pixel to pixel */
   const void *thresholds;          /* [levels][HWGQ_LANES] of the accumulators' type */
   int levels, planes;
-  uint32_t negate, valid; /* bit per lane; lanes that are not valid are neither read nor set */
+  uint32_t negate, valid; /* bit per lane; valid lanes are the first ones, others are neither read nor set */
   bool thermometer;
   uint32_t *output; /* planes of this block's word in the first pixel */
   size_t output_step;
 };
 
-/* y = a * x + b in double (two roundings), then max(y, 0) where bit s of relu is set, for each step s; the last y is rounded to
- * float32. With a residual r, scale * y + residual_scale * r in double, rounded to float32, takes the place of y. */
+/* y = a * x + b in double (two roundings), for each step s; then max(y, 0) where bit s of relu is set, then rounding to float32
+ * where bit s of round is set. The last y is rounded to float32. With a residual r, scale * y + residual_scale * r in double,
+ * rounded to float32, takes the place of y, and then max(y, 0) with residual_relu. The output may be the residual. */
 struct hwgq_affine_job {
   const void *accumulators;
   size_t accumulator_step, pixels;
   const double *factors; /* [steps][2][HWGQ_LANES]: a, then b */
   int steps;
-  uint32_t relu;
+  uint32_t relu, round;
   int lanes; /* valid ones: 1 to HWGQ_LANES; others are neither read nor written */
   float *output;
   size_t output_step;
   const float *residual; /* NULL for none */
   size_t residual_step;
   double scale, residual_scale;
+  bool residual_relu;
 };
 
 /* output = sum over inputs of coefficient * input, in double from 0, in order; rounded to float32. */
@@ -181,6 +183,15 @@ struct hwgq_add_job {
   float *output;
 };
 
+/* sums = factor * accumulators, or are increased by that, in double. */
+struct hwgq_accumulate_job {
+  const int32_t *accumulators;
+  double factor;
+  bool first; /* the sums start at 0 */
+  size_t count;
+  double *sums;
+};
+
 /* One row of max pooling over blocks of accumulators. Windows are cut at the borders. */
 struct hwgq_pool_job {
   const void *accumulators; /* first of the window's lines */
@@ -188,6 +199,30 @@ struct hwgq_pool_job {
   int lines, columns; /* valid lines of the window; pixels in a line */
   int output_columns, kernel, stride, pad;
   void *output; /* [output_columns][HWGQ_LANES] */
+};
+
+/* The largest levels of the packed pixels of a window, 32 channels at a time. digits: planes are binary digits of levels; else
+ * each plane is compared by itself. Bits of `reversed` are inverted before and after, so that the smallest level counts there.
+ */
+struct hwgq_max_job {
+  const uint32_t *input;
+  size_t row_step, column_step; /* uint32 */
+  int rows, columns;            /* of the window: 1 or more */
+  size_t words;
+  int planes;
+  bool digits;
+  const uint32_t *reversed; /* [words][planes], NULL for none */
+  uint32_t *output;         /* [words][planes] */
+};
+
+/* Sum in double over a window of float pixels, row by row, divided by `divisor` and rounded to float32. */
+struct hwgq_average_job {
+  const float *input;
+  size_t row_step, column_step; /* floats */
+  int rows, columns;
+  size_t channels;
+  double divisor;
+  float *output;
 };
 
 /* Matrix times vector in float32: 16 partial sums over i % 16 by fused multiply-add, i rising, then halves are added: 8, 4,
@@ -208,11 +243,19 @@ struct hwgq_kernels {
   void (*sums)(const struct hwgq_sums_job *job);
   void (*pack_i32)(const struct hwgq_pack_job *job);
   void (*pack_f32)(const struct hwgq_pack_job *job);
+  void (*pack_f64)(const struct hwgq_pack_job *job);
   void (*affine_i32)(const struct hwgq_affine_job *job);
   void (*affine_f32)(const struct hwgq_affine_job *job);
+  void (*affine_f64)(const struct hwgq_affine_job *job);
   void (*add)(const struct hwgq_add_job *job);
+  void (*accumulate)(const struct hwgq_accumulate_job *job);
   void (*pool_i32)(const struct hwgq_pool_job *job);
   void (*pool_f32)(const struct hwgq_pool_job *job);
+  void (*pool_f64)(const struct hwgq_pool_job *job);
+  void (*max)(const struct hwgq_max_job *job);
+  /* output = e^(input - highest) as hwgq_exp gives it; no input is above `highest` */
+  void (*exp)(const float *input, size_t count, float highest, double *output);
+  void (*average)(const struct hwgq_average_job *job);
   void (*linear)(const struct hwgq_linear_job *job);
 };
 
@@ -248,17 +291,19 @@ void hwgq_code_arrange(const struct hwgq_bconv_form *form, const uint32_t *bits,
   void hwgq_sums_##isa(const struct hwgq_sums_job *job);                                                                       \
   void hwgq_pack_i32_##isa(const struct hwgq_pack_job *job);                                                                   \
   void hwgq_pack_f32_##isa(const struct hwgq_pack_job *job);                                                                   \
+  void hwgq_pack_f64_##isa(const struct hwgq_pack_job *job);                                                                   \
   void hwgq_affine_i32_##isa(const struct hwgq_affine_job *job);                                                               \
   void hwgq_affine_f32_##isa(const struct hwgq_affine_job *job);                                                               \
+  void hwgq_affine_f64_##isa(const struct hwgq_affine_job *job);                                                               \
   void hwgq_add_##isa(const struct hwgq_add_job *job);                                                                         \
+  void hwgq_accumulate_##isa(const struct hwgq_accumulate_job *job);                                                           \
   void hwgq_pool_i32_##isa(const struct hwgq_pool_job *job);                                                                   \
   void hwgq_pool_f32_##isa(const struct hwgq_pool_job *job);                                                                   \
+  void hwgq_pool_f64_##isa(const struct hwgq_pool_job *job);                                                                   \
+  void hwgq_exp_##isa(const float *input, size_t count, float highest, double *output);                                        \
+  void hwgq_max_##isa(const struct hwgq_max_job *job);                                                                         \
+  void hwgq_average_##isa(const struct hwgq_average_job *job);                                                                 \
   void hwgq_linear_##isa(const struct hwgq_linear_job *job)
-
-/* The same for accumulators in double, on every CPU. */
-void hwgq_pack_f64(const struct hwgq_pack_job *job);
-void hwgq_affine_f64(const struct hwgq_affine_job *job);
-void hwgq_pool_f64(const struct hwgq_pool_job *job);
 
 HWGQ_DECLARE_KERNELS(scalar);
 HWGQ_DECLARE_KERNELS(avx2);

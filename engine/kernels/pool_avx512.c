@@ -10,4 +10,9 @@
 #define POOL_NAME hwgq_pool_f32_avx512
 #define POOL_TYPE float
 #include "engine/kernels/pool_body.h"
+#undef POOL_NAME
+#undef POOL_TYPE
+#define POOL_NAME hwgq_pool_f64_avx512
+#define POOL_TYPE double
+#include "engine/kernels/pool_body.h"
 #endif

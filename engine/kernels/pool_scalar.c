@@ -9,3 +9,8 @@
 #define POOL_NAME hwgq_pool_f32_scalar
 #define POOL_TYPE float
 #include "engine/kernels/pool_body.h"
+#undef POOL_NAME
+#undef POOL_TYPE
+#define POOL_NAME hwgq_pool_f64_scalar
+#define POOL_TYPE double
+#include "engine/kernels/pool_body.h"

@@ -13,6 +13,8 @@ enum { HWGQ_SLICED_LANES_scalar = 64, HWGQ_SLICED_LANES_avx2 = 256, HWGQ_SLICED_
     .fconv = hwgq_fconv_direct_##isa, .sums = hwgq_sums_##isa, .pack_i32 = hwgq_pack_i32_##isa,                                \
     .pack_f32 = hwgq_pack_f32_##isa, .affine_i32 = hwgq_affine_i32_##isa, .affine_f32 = hwgq_affine_f32_##isa,                 \
     .add = hwgq_add_##isa, .pool_i32 = hwgq_pool_i32_##isa, .pool_f32 = hwgq_pool_f32_##isa, .linear = hwgq_linear_##isa,      \
+    .max = hwgq_max_##isa, .exp = hwgq_exp_##isa, .pack_f64 = hwgq_pack_f64_##isa, .affine_f64 = hwgq_affine_f64_##isa,        \
+    .pool_f64 = hwgq_pool_f64_##isa, .accumulate = hwgq_accumulate_##isa, .average = hwgq_average_##isa,                       \
   }
 
 static const struct hwgq_kernels tables[] = {

@@ -50,7 +50,7 @@ static void random_quantizer(struct support_random *random, struct hwgq_layer *q
 
 static void random_fixture(struct support_random *random, struct fixture *f) {
   static const enum hwgq_op ops[] = {HWGQ_BATCH_NORM, HWGQ_SCALE, HWGQ_RELU, HWGQ_BATCH_NORM};
-  f->chain.unit = support_random_chance(random, 0.5) ? 1 : (double)0.538f;
+  f->chain = (struct hwgq_chain){.unit = support_random_chance(random, 0.5) ? 1 : (double)0.538f};
   f->chain.count = support_random_int(random, 0, MAX_LAYERS);
   for (int i = 0; i < f->chain.count; i++) {
     random_layer(random, &f->layers[i], f->parameters[i], i == 0 ? HWGQ_CONV2D : ops[support_random_int(random, 0, 3)]);
@@ -127,12 +127,12 @@ START_TEST(affine) {
     struct fixture f;
     random_fixture(&random, &f);
     double a[HWGQ_MAX_CHAIN + 1], b[HWGQ_MAX_CHAIN + 1];
-    uint32_t relu, relu_again;
+    uint32_t relu, relu_again, rounding;
     const bool flip = support_random_chance(&random, 0.3);
-    const int steps = hwgq_fold_affine(&f.chain, 0, flip, a, b, 1, &relu);
+    const int steps = hwgq_fold_affine(&f.chain, 0, flip, a, b, 1, &relu, &rounding);
     ck_assert_int_ge(steps, 1);
     ck_assert_int_le(steps, HWGQ_MAX_CHAIN + 1);
-    ck_assert_int_eq(hwgq_fold_affine(&f.chain, 0, flip, NULL, NULL, 0, &relu_again), steps);
+    ck_assert_int_eq(hwgq_fold_affine(&f.chain, 0, flip, NULL, NULL, 0, &relu_again, &rounding), steps);
     ck_assert_uint_eq(relu, relu_again);
     for (int i = 0; i < 20; i++) {
       const double x = support_random_int(&random, -500, 500), expected = hwgq_chain_evaluate(&f.chain, 0, flip, x);
@@ -141,6 +141,7 @@ START_TEST(affine) {
         size = fabs(a[s]) * size + fabs(b[s]);
         y = a[s] * y + b[s];
         if (relu >> s & 1) y = y > 0 ? y : 0;
+        if (rounding >> s & 1) y = (double)(float)y;
       }
       ck_assert_double_le(fabs(y - expected), 1e-11 * (1 + size));
     }

@@ -1,5 +1,5 @@
 /* Binary convolutions by look-up: encoding, arranging and the kernels together, on random jobs against counts of the bits.
- * Whole layers are in test_kernels.c. */
+ * Whole layers are in test_kernels_layers.c. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>

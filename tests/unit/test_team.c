@@ -78,7 +78,8 @@ static void check_units(const struct subject *subject, struct support_random *ra
     if (stage->prepare) run_step(subject, stage, stage->prepare, stage->prepare_units, &frame, random);
     run_step(subject, stage, stage->run, stage->run_units, &frame, random);
   }
-  run_unpack_chw(&plan->tensors[plan->output_tensor], plan_data(plan, &frame, plan->output_tensor), scores);
+  const struct plan_tensor *output = &plan->tensors[plan->output_tensor];
+  run_unpack_chw(output, plan_data(plan, &frame, plan->output_tensor), 0, output->shape.channels, scores);
   ck_assert_msg(memcmp(scores, subject->scores, subject->score_bytes) == 0, "network '%s' differs in parts",
                 subject->network->name);
   free(scores);

@@ -1,0 +1,5 @@
+/* Larger levels of packed pixels. */
+#if defined(__x86_64__)
+#define MAX_NAME hwgq_max_avx512
+#include "engine/kernels/max_body.h"
+#endif
