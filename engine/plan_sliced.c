@@ -12,7 +12,8 @@
 enum {
   MAX_SOURCES = 65536,
   MAX_ROWS = 8192, /* that 16-bit offsets reach with 512 lanes */
-  MIN_PIXELS = 4   /* of the output: with fewer, weights are read from memory, where every second row is as slow as all */
+  MIN_FAN_IN = 1024,
+  MIN_PIXELS = 4 /* of the output: with fewer, weights are read from memory, where every second row is as slow as all */
 };
 
 /* Height and width of a tile of 1, 2, 4, 8 or 16 pixels. */
@@ -46,8 +47,12 @@ static bool can_slice(const struct hwgq_plan *plan, const struct hwgq_layer *lay
   return epilogue->steps ? !conv->pooled : epilogue->level_count <= HWGQ_SLICED_LEVELS;
 }
 
-/* Whether few enough pixels share the lanes: the more there are, the more sources of a tile are outside the windows of most. */
+/* Whether few enough pixels share the lanes (the more there are, the more sources of a tile are outside the windows of most),
+ * and enough rows are added for each sum: what happens to a sum afterwards costs as much as several hundred rows. */
 static bool is_fast(const struct hwgq_kernels *kernels, const struct plan_conv *conv, int out_channels) {
+  const int64_t fan_in =
+      (int64_t)conv->window.kernel_height * conv->window.kernel_width * (conv->in.channels / conv->group_count);
+  if (fan_in < MIN_FAN_IN) return false;
   const int per_group = out_channels / conv->group_count, lanes = kernels->sliced.lanes;
   const int pixels = per_group >= lanes ? 1 : lanes / lanes_for(per_group);
   return pixels <= hwgq_sliced_pixels(kernels) && plan_pixels(conv->out) >= MIN_PIXELS;

@@ -201,8 +201,8 @@ START_TEST(descriptions) {
   ck_assert_int_eq(hwgq_plan_stage(plan, 1).last_layer, 2);
   ck_assert_uint_eq(hwgq_plan_stage(plan, 1).macs, 3 * 9 * 16 * 64);
   ck_assert_uint_eq(hwgq_plan_stage(plan, 1).output_bytes, 64 * 2 * 4);
-  ck_assert_str_eq(hwgq_plan_stage(plan, 2).kernel, "bconv_u2_sliced_scalar");
-  ck_assert_uint_eq(hwgq_plan_stage(plan, 2).weight_bytes, (3 * 4 * 16 + 1) * 8); /* two pixels share 64 lanes */
+  ck_assert_str_eq(hwgq_plan_stage(plan, 2).kernel, "bconv_u2_popcount_scalar");
+  ck_assert_uint_eq(hwgq_plan_stage(plan, 2).weight_bytes, 9 * 32 * 4);
   void *scratch = aligned_alloc(64, hwgq_plan_scratch_bytes(plan));
   memset(scratch, 0, hwgq_plan_scratch_bytes(plan));
   ck_assert_int_eq(hwgq_run_output(plan, scratch, 1, values, &error), HWGQ_ERROR_UNSUPPORTED);
