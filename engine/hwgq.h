@@ -266,11 +266,12 @@ void hwgq_run_tensor(const struct hwgq_plan *plan, void *scratch, const float *i
  * help. A leader waits only for work that a helper has begun. The bits of the scores do not depend on who helped. */
 struct hwgq_team;
 enum { HWGQ_MAX_HELPERS = 15 };
-/* The leader calls this before each part of a run that helpers could share, when there is room for more of them: it may wake
- * threads, and should return at once when there are none to wake. */
-typedef void hwgq_team_wake(void *context);
+/* The leader calls this before each part of a run that helpers could share, when there is room for more of them: it may wake a
+ * thread that will help, and should return at once when there is none. Returns whether it woke one: without help, and none to
+ * come, the leader does not cut its work into pieces. */
+typedef bool hwgq_team_wake(void *context);
 
-/* helpers: 1 to HWGQ_MAX_HELPERS at the same time. wake may be NULL. */
+/* helpers: 1 to HWGQ_MAX_HELPERS at the same time. wake may be NULL: then helpers are expected at any time. */
 enum hwgq_status hwgq_team_create(int helpers, hwgq_team_wake *wake, void *context, struct hwgq_team **team,
                                   struct hwgq_error *error);
 /* Nobody may be in hwgq_team_help or call it any more. */

@@ -357,7 +357,9 @@ void run_sliced(const struct hwgq_plan *plan, const struct plan_stage *stage, co
                            .sums = memory + s->sums,
                            .marks = (uint32_t *)(void *)(memory + s->output),
                            .accumulators = (int32_t *)(void *)(memory + s->output)};
-  for (int i = 0; i < s->part_count; i++) prefetch_weights(&s->parts[i]);
+  if (units.begin == 0 || units.end == stage->run_units) { /* where the first two participants begin */
+    for (int i = 0; i < s->part_count; i++) prefetch_weights(&s->parts[i]);
+  }
   const int parts = s->column_units, row_units = stage->run_units / parts;
   for (int unit = units.begin; unit < units.end;) {
     const int first = unit / parts, part = unit % parts;

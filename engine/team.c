@@ -33,6 +33,7 @@ enum {
   LONGEST_BREAK = 256,
   SHARE = 2,   /* a participant takes 1 / (SHARE * participants) of what is left */
   FINEST = 12, /* and not less than 1 / (FINEST * participants) of all */
+  ARRIVAL = 4, /* steps in which a helper that was woken should have come */
 };
 /* What a range of units may take about at most, so that a helper that is wanted elsewhere is soon free. */
 #define RANGE_NS 40000
@@ -52,6 +53,7 @@ struct hwgq_team {
   /* The leader's. */
   bool stalled;         /* during this run, or in a break */
   int next_break, left; /* images to run without helpers after the next stall; that are left of a break */
+  int expected;         /* steps in which a helper may still come */
   /* Constant. */
   int helpers;
   hwgq_team_wake *wake;
@@ -115,15 +117,15 @@ static bool is_open(uint64_t word) {
   return left.begin < left.end;
 }
 
-/* Takes units of the current step from its beginning or its end. */
-static bool claim(struct hwgq_team *team, bool first, struct plan_units *units) {
+/* Takes units of the current step from its beginning or its end; `all`: whatever is left. */
+static bool claim(struct hwgq_team *team, bool first, bool all, struct plan_units *units) {
   uint64_t word = atomic_load_explicit(&team->claim, memory_order_acquire);
   while (is_open(word)) {
     struct plan_units left = unpack(word);
     const int count = left.end - left.begin;
     const int least = atomic_load_explicit(&team->least, memory_order_relaxed);
     const int most = atomic_load_explicit(&team->most, memory_order_relaxed);
-    const int taken = clamp(clamp(count / (SHARE * participants(team)), least, most), 1, count);
+    const int taken = all ? count : clamp(clamp(count / (SHARE * participants(team)), least, most), 1, count);
     if (first) {
       *units = (struct plan_units){left.begin, left.begin + taken};
       left.begin += taken;
@@ -139,12 +141,12 @@ static bool claim(struct hwgq_team *team, bool first, struct plan_units *units) 
   return false;
 }
 
-/* Computes what it can get of the current step, and reports it. `local`: which participant's memory. Returns whether there was
- * anything. */
-static bool work(struct hwgq_team *team, int local, bool (*leave)(void *), void *context) {
+/* Computes what it can get of the current step, and reports it. `local`: which participant's memory; `all`: as in claim.
+ * Returns whether there was anything. */
+static bool work(struct hwgq_team *team, int local, bool all, bool (*leave)(void *), void *context) {
   struct plan_units units;
   int done = 0;
-  while (!(leave && leave(context)) && claim(team, local % 2 == 0, &units)) {
+  while (!(leave && leave(context)) && claim(team, local % 2 == 0, all, &units)) {
     struct plan_frame frame = team->frame;
     frame.local += (size_t)local * team->plan->local_bytes;
     team->run(team->plan, team->stage, &frame, units);
@@ -161,6 +163,7 @@ static bool work(struct hwgq_team *team, int local, bool (*leave)(void *), void 
 
 void team_begin(struct hwgq_team *team) {
   team->stalled = team->left > 0;
+  team->expected = 0;
   atomic_store_explicit(&team->worked, 0, memory_order_relaxed);
   atomic_store_explicit(&team->active, !team->stalled, memory_order_release);
 }
@@ -196,6 +199,15 @@ static void wait_for_helpers(struct hwgq_team *team) {
   }
 }
 
+/* Wakes a helper if there is room. Returns whether one is there or may come during this step. */
+static bool expects_help(struct hwgq_team *team) {
+  const int present = participants(team);
+  if (!team->wake) return true;
+  if (present <= team->helpers && team->wake(team->context)) team->expected = ARRIVAL;
+  if (present == 1 && team->expected > 0) return team->expected--;
+  return present > 1;
+}
+
 void team_step(struct hwgq_team *team, const struct hwgq_plan *plan, const struct plan_stage *stage,
                const struct plan_frame *frame, plan_run *run, int count) {
   if (count == 1 || count > MOST_UNITS || team->stalled) {
@@ -213,8 +225,7 @@ void team_step(struct hwgq_team *team, const struct hwgq_plan *plan, const struc
   atomic_store_explicit(&team->pending, count, memory_order_relaxed);
   /* In one order with what `wake` reads and with a helper's last look (hwgq_team_open) before it sleeps. */
   atomic_store_explicit(&team->claim, pack(number, (struct plan_units){0, count}), memory_order_seq_cst);
-  if (team->wake && participants(team) <= team->helpers) team->wake(team->context);
-  work(team, 0, NULL, NULL);
+  work(team, 0, !expects_help(team), NULL, NULL);
   wait_for_helpers(team);
 }
 
@@ -259,7 +270,7 @@ bool hwgq_team_help(struct hwgq_team *team, bool (*leave)(void *context), void *
   const int place = join(team);
   if (place < 0) return false;
   while (wait_for_step(team, leave, context)) {
-    helped |= work(team, place + 1, leave, context);
+    helped |= work(team, place + 1, false, leave, context);
   }
   atomic_fetch_and_explicit(&team->joined, ~(1u << place), memory_order_release);
   return helped;

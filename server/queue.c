@@ -267,15 +267,17 @@ enum queue_event queue_wait(struct queue *queue, uint64_t idle_at, bool (*other_
   return event;
 }
 
-void queue_call(struct queue *queue) {
-  if (atomic_load(&queue->idle) == 0) return;
+bool queue_call(struct queue *queue) {
+  if (atomic_load(&queue->idle) == 0) return false;
   pthread_mutex_lock(&queue->mutex);
-  if (atomic_load(&queue->idle) > 0) {
+  bool sleeper = atomic_load(&queue->idle) > 0;
+  if (sleeper) {
     atomic_fetch_sub(&queue->idle, 1);
     queue->called++;
     pthread_cond_signal(&queue->filled);
   }
   pthread_mutex_unlock(&queue->mutex);
+  return sleeper;
 }
 
 struct queue_item *queue_expire(struct queue *queue, uint64_t now) {

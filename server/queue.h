@@ -78,8 +78,8 @@ void queue_push(struct queue *queue, struct queue_item *item, uint64_t now, uint
  * says true, that is a call. */
 enum queue_event queue_wait(struct queue *queue, uint64_t idle_at, bool (*other_work)(void *context), void *context,
                             struct queue_item **item);
-/* Calls one thread that sleeps in queue_wait. Costs next to nothing when there is none. */
-void queue_call(struct queue *queue);
+/* Calls one thread that sleeps in queue_wait. Returns false, at next to no cost, when there is none. */
+bool queue_call(struct queue *queue);
 /* Takes the items out whose deadline has passed, as a list. */
 struct queue_item *queue_expire(struct queue *queue, uint64_t now);
 void queue_close(struct queue *queue);

@@ -35,8 +35,8 @@ int worker_helpers(const struct config *config, int workers) {
   return workers - 1 < MOST_HELPERS ? workers - 1 : MOST_HELPERS;
 }
 
-static void call_helper(void *context) {
-  queue_call(context);
+static bool call_helper(void *context) {
+  return queue_call(context);
 }
 
 static bool request_waits(void *context) {

@@ -263,7 +263,7 @@ static enum hwgq_status bench(const struct options *options, const char *what, c
       network, preprocess, &(struct hwgq_plan_options){.cpu = options->cpu, .form = options->form}, &plan, error);
   if (status) return status;
   cpu_model(m.cpu);
-  if (m.workers) status = measure_workers(plan, network->input, options->runs / 8 + 1, &m, error);
+  if (m.workers) status = measure_workers(plan, network->input, options->runs / 2 + 1, &m, error);
   if (!status && m.threads > 1) status = bench_helpers_start(m.threads - 1, &helpers, error);
   if (status) {
     hwgq_plan_destroy(plan);
@@ -318,8 +318,8 @@ int command_bench(int argc, char **argv) {
   const struct option_spec specs[] = {
       {"network", OPTION_TEXT, &options.choice.name, "NAME", "with random weights, instead of a file: see hwgq describe", 0, 0},
       {"cpu", OPTION_TEXT, &options.cpu, "NAME", "kernel set: scalar, avx2, avx512 (default: HWGQ_CPU, else the best)", 0, 0},
-      {"form", OPTION_TEXT, &options.form, "NAME", "binary convolutions: sliced, lookup6, lookup4, popcount (default: the fastest)", 0,
-       0},
+      {"form", OPTION_TEXT, &options.form, "NAME",
+       "binary convolutions: sliced, lookup6, lookup4, popcount (default: the fastest)", 0, 0},
       {"runs", OPTION_INT, &options.runs, "N", "timed runs (default 200)", 1, 1000000},
       {"threads", OPTION_INT, &options.threads, "N", "threads that share each image (default 1)", 1, BENCH_MAX_THREADS},
       {"workers", OPTION_INT, &options.workers, "N", "also images per second of N threads that run images of their own", 1,

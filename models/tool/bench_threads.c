@@ -59,6 +59,7 @@ void bench_helpers_stop(struct bench_helpers *helpers) {
  */
 
 enum signal { WAIT, GO, CANCEL };
+enum { WARM_UP = 4 }; /* runs that bring weights and scratch memory to the core */
 
 struct runner {
   const struct hwgq_plan *plan;
@@ -76,7 +77,7 @@ static void run(struct runner *runner, int runs) {
 
 static void *run_when_told(void *argument) {
   struct runner *runner = argument;
-  run(runner, 1); /* touches its memory */
+  run(runner, WARM_UP);
   while (atomic_load(runner->start) == WAIT) sched_yield();
   if (atomic_load(runner->start) == GO) run(runner, runner->runs);
   return NULL;
@@ -114,7 +115,7 @@ enum hwgq_status bench_throughput(const struct hwgq_plan *plan, const uint8_t *p
     ready = pthread_create(&runners[started].thread, NULL, run_when_told, &runners[started]) == 0;
     started += ready;
   }
-  if (ready) run(&runners[0], 1);
+  if (ready) run(&runners[0], WARM_UP);
   const double begin = seconds();
   atomic_store(&start, ready ? GO : CANCEL);
   if (ready) run(&runners[0], runs);

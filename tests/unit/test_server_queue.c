@@ -268,7 +268,7 @@ START_TEST(calls_wake_sleepers) {
   pthread_t threads[THREADS];
   int asked = 0;
   ck_assert(queue_init(&caller.queue, CALLS));
-  queue_call(&caller.queue); /* nobody sleeps */
+  ck_assert(!queue_call(&caller.queue)); /* nobody sleeps */
   ck_assert_int_eq(queue_wait(&caller.queue, 0, say_yes, &asked, &item), QUEUE_CALL);
   ck_assert_int_eq(asked, 1);
   ck_assert_int_eq(atomic_load(&caller.queue.idle), 0);
@@ -279,7 +279,7 @@ START_TEST(calls_wake_sleepers) {
   for (int i = 0; i < CALLS; i++) {
     until_idle(&caller, THREADS);
     const int before = atomic_load(&caller.calls);
-    queue_call(&caller.queue);
+    ck_assert(queue_call(&caller.queue));
     while (atomic_load(&caller.calls) == before) sched_yield();
   }
   until_idle(&caller, THREADS);
