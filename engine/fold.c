@@ -24,8 +24,16 @@ static double evaluate_layer(const struct hwgq_layer *layer, int channel, double
   }
 }
 
+static double unit_of(const struct hwgq_chain *chain, int channel) {
+  return chain->units ? chain->units[channel] : chain->unit;
+}
+
+static double offset_of(const struct hwgq_chain *chain, int channel) {
+  return chain->offsets ? chain->offsets[channel] : 0;
+}
+
 double hwgq_chain_evaluate(const struct hwgq_chain *chain, int channel, bool flip, double accumulator) {
-  double x = chain->unit * (flip ? -accumulator : accumulator);
+  double x = unit_of(chain, channel) * (flip ? -accumulator : accumulator) + offset_of(chain, channel);
   for (int i = 0; i < chain->count; i++) x = evaluate_layer(chain->layers[i], channel, x);
   return x;
 }
@@ -161,7 +169,8 @@ static void store(double *a, double *b, size_t index, double factor, double offs
 
 int hwgq_fold_affine(const struct hwgq_chain *chain, int channel, bool flip, double *a, double *b, size_t step,
                      uint32_t *relu) {
-  double factor = flip ? -chain->unit : chain->unit, offset = 0;
+  double factor = flip ? -unit_of(chain, channel) : unit_of(chain, channel);
+  double offset = offset_of(chain, channel);
   int steps = 0;
   bool pending = true; /* the step being composed is needed */
   *relu = 0;

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "engine/parameters.h"
-#include "engine/plan.h"
+#include "engine/plan_pixels.h"
 
 enum { MAX_POOL_PIXELS = 4096 }; /* 512 KB of accumulators */
 
@@ -183,7 +183,9 @@ static enum hwgq_status add_conv_temporaries(struct plan_builder *builder, int i
   const bool unaligned = stage->epilogue.unaligned, binary = conv->binary, pooled = conv->pooled;
   const uint64_t groups = (uint64_t)conv->group_count;
   const uint64_t span = binary ? (uint64_t)conv->form->span : 1;
+  const uint64_t first = stage->pixels ? stage->pixels->bytes : 0;
   enum hwgq_status status = add_temporary(builder, index, TEMP_ACCUMULATORS, span * pixels * lanes * element);
+  if (!status && first) status = add_temporary(builder, index, TEMP_PIXELS, first);
   if (!status && pooled) status = add_temporary(builder, index, TEMP_POOLED, final_pixels * lanes * element);
   if (!status && binary && conv->form->code) {
     const uint64_t elements = in_pixels * hwgq_code_elements(conv->form, plan_words(&input));
@@ -236,6 +238,12 @@ static enum hwgq_status fill_conv(struct plan_builder *builder, struct plan_stag
   return plan_pack_conv(builder, stage, &packing, input);
 }
 
+/* A convolution of the network's input, in integers unless the caller or else the network wants floats. */
+static bool takes_pixels(const struct plan_builder *builder, const struct plan_stage *stage, const struct hwgq_layer *layer) {
+  if (stage->run != run_conv || layer->inputs[0] != HWGQ_NETWORK_INPUT) return false;
+  return builder->first_conv ? strcmp(builder->first_conv, "integer") == 0 : !layer->float_pixels;
+}
+
 /* Weights, geometry and epilogue of a weighted stage whose tensors are known. */
 static enum hwgq_status fill_weighted(struct plan_builder *builder, struct plan_stage *stage, const struct hwgq_layer *layer,
                                       struct hwgq_chain *chain, const struct hwgq_layer *pool,
@@ -261,7 +269,10 @@ static enum hwgq_status fill_weighted(struct plan_builder *builder, struct plan_
   if (!stage->run) status = fill_conv(builder, stage, layer, input, flip, &form);
   if (status) return status;
   stage->kernel = kernel_name(builder, linear, form, &input->coding);
-  return stage->kernel ? HWGQ_OK : plan_out_of_memory(builder);
+  if (!stage->kernel) return plan_out_of_memory(builder);
+  if (takes_pixels(builder, stage, layer)) status = plan_add_pixels(builder, stage, layer, chain, quantize, flip);
+  if (stage->pixels) stage->run = run_first_conv;
+  return status;
 }
 
 /* A convolution computes all rows of a pooling window before it pools: large windows would need much memory for that. */
@@ -325,7 +336,7 @@ static enum hwgq_status build_weighted(struct plan_builder *builder, int index) 
   status = fill_weighted(builder, stage, layer, &chain, pool, quantize);
   if (status) return status;
   const int stage_index = builder->plan->stage_count - 1;
-  if (stage->run == run_conv) return add_conv_temporaries(builder, stage_index);
+  if (stage->run == run_conv || stage->run == run_first_conv) return add_conv_temporaries(builder, stage_index);
   if (stage->run == run_sliced) return add_temporary(builder, stage_index, TEMP_SLICED, stage->conv.sliced->bytes);
   return add_temporary(builder, stage_index, TEMP_ACCUMULATORS, ((uint64_t)layer->out_channels + HWGQ_LANES) * sizeof(float));
 }
@@ -447,6 +458,19 @@ static enum hwgq_status build_input(struct plan_builder *builder) {
   return HWGQ_OK;
 }
 
+/* When every stage that reads the input takes pixels, a run on pixels leaves the input tensor out. */
+static void skip_input(struct hwgq_plan *plan) {
+  plan->only_pixels = !plan->keep_all_layers && plan->output_tensor != plan->input_tensor;
+  for (int s = 0; s < plan->stage_count; s++) {
+    const struct plan_stage *stage = &plan->stages[s];
+    for (int i = 0; i < stage->input_count; i++) {
+      const bool first = i == 0 && stage->pixels;
+      if (stage->inputs[i] == plan->input_tensor && !first) plan->only_pixels = false;
+    }
+  }
+  if (plan->only_pixels) plan->stages[0].kernel = "pixels";
+}
+
 enum hwgq_status plan_build(struct plan_builder *builder) {
   const struct hwgq_network *network = builder->network;
   struct hwgq_plan *plan = builder->plan;
@@ -465,5 +489,6 @@ enum hwgq_status plan_build(struct plan_builder *builder) {
   if (status) return status;
   plan->output_tensor = plan->layer_tensors[network->layer_count - 1];
   plan->output_count = (int)hwgq_shape_elements(network->layers[network->layer_count - 1].output);
+  skip_input(plan);
   return HWGQ_OK;
 }
