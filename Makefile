@@ -84,6 +84,9 @@ $(BUILD)/%_avx512.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -ma
 	-mprefer-vector-width=512
 $(BUILD)/%_avx512vbmi.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vpopcntdq -mavx2 -mfma -mbmi \
 	-mbmi2 -mpopcnt -mprefer-vector-width=512
+$(BUILD)/%_avx512vnni.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mbmi -mbmi2 -mpopcnt \
+	-mprefer-vector-width=512
+$(BUILD)/%_avxvnni.o: ISA_FLAGS := -mavx2 -mavxvnni -mfma -mbmi -mbmi2 -mpopcnt
 endif
 
 # Objects depend on the compiler and its flags: a change of either rebuilds.

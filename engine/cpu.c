@@ -32,6 +32,15 @@ bool hwgq_form_supported(const struct hwgq_bconv_form *form) {
   return form->name != NULL;
 }
 
+bool hwgq_iconv_supported(const struct hwgq_iconv_form *form) {
+#if defined(__x86_64__)
+  unsigned eax, ebx, ecx, edx;
+  if (form->iconv == hwgq_iconv_dot_avx512vnni) return __builtin_cpu_supports("avx512vnni");
+  if (form->iconv == hwgq_iconv_dot_avxvnni) return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
+#endif
+  return form->name != NULL;
+}
+
 #if defined(__x86_64__)
 /* AMD families from 1Ah on: four 512-bit operations per cycle. */
 static bool is_zen5(void) {

@@ -24,6 +24,14 @@ static double evaluate_layer(const struct hwgq_layer *layer, int channel, double
   }
 }
 
+static double unit_of(const struct hwgq_chain *chain, int channel) {
+  return chain->units ? chain->units[channel] : chain->unit;
+}
+
+static double offset_of(const struct hwgq_chain *chain, int channel) {
+  return chain->offsets ? chain->offsets[channel] : 0;
+}
+
 /* To a finite float32, so that what follows stays monotone. */
 static double rounded(double x) {
   if (x > (double)FLT_MAX) return (double)FLT_MAX;
@@ -32,7 +40,7 @@ static double rounded(double x) {
 }
 
 double hwgq_chain_evaluate(const struct hwgq_chain *chain, int channel, bool flip, double accumulator) {
-  double x = chain->unit * (flip ? -accumulator : accumulator);
+  double x = unit_of(chain, channel) * (flip ? -accumulator : accumulator) + offset_of(chain, channel);
   for (int i = 0; i < chain->count; i++) {
     if (chain->rounded >> i & 1) x = rounded(x);
     x = evaluate_layer(chain->layers[i], channel + chain->first[i], x);
@@ -176,7 +184,8 @@ static void store(double *a, double *b, size_t index, double factor, double offs
 
 int hwgq_fold_affine(const struct hwgq_chain *chain, int channel, bool flip, double *a, double *b, size_t step, uint32_t *relu,
                      uint32_t *round) {
-  double factor = flip ? -chain->unit : chain->unit, offset = 0;
+  double factor = flip ? -unit_of(chain, channel) : unit_of(chain, channel);
+  double offset = offset_of(chain, channel);
   int steps = 0;
   bool pending = true; /* the step being composed is needed */
   *relu = *round = 0;

@@ -14,6 +14,8 @@ enum { HWGQ_MAX_CHAIN = 16 };
 /* Layers after an accumulator, in order: conv2d or linear (alpha and bias only), batch_norm, scale, relu. */
 struct hwgq_chain {
   double unit; /* value of an accumulator of 1 */
+  /* Where channels differ, [channel]: the value of an accumulator of 1, and of 0. Both or neither are NULL. */
+  const double *units, *offsets;
   int count;
   const struct hwgq_layer *layers[HWGQ_MAX_CHAIN];
   int first[HWGQ_MAX_CHAIN]; /* channel of the layer that belongs to channel 0 of the chain */

@@ -92,6 +92,7 @@ struct hwgq_layer {
   int kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width; /* also max_pool, avg_pool */
   int groups; /* conv2d: both channel counts are divisible by it */
   bool binary, has_alpha, has_bias;
+  bool float_pixels;    /* conv2d on the network's input: in float32 also when the input is 8-bit pixels (see hwgq_run) */
   float *weight;        /* float layers: [out_channels][in/groups][kernel_height][kernel_width] */
   uint8_t *weight_bits; /* binary layers: per output channel in/groups*kh*kw bits in that order, bit i at byte i/8, bit i%8
                            (least significant first); 1 is +1, 0 is -1; each channel starts on a byte; unused bits are 0 */
@@ -229,6 +230,12 @@ void hwgq_reference_replace(struct hwgq_reference *reference, int layer, const d
 void hwgq_preprocess_to_float(const struct hwgq_preprocess *preprocess, struct hwgq_shape shape, const uint8_t *pixels,
                               float *input);
 
+/* Rounds the weights of convolutions on the network's input to 16-bit whole numbers times a unit per out channel, with which
+ * they can be computed in integers from 8-bit pixels (hwgq_run), exactly. A rounding moves a weight by at most 1/32768 of the
+ * out channel's largest. HWGQ_ERROR_UNSUPPORTED: there are no such numbers. */
+enum hwgq_status hwgq_network_round_pixels(struct hwgq_network *network, const struct hwgq_preprocess *preprocess,
+                                           struct hwgq_error *error);
+
 /* ---- the plan and the runner --------------------------------------------------------------------------------------------- */
 
 struct hwgq_plan;
@@ -238,6 +245,8 @@ struct hwgq_plan_options {
   bool keep_all_layers; /* no buffer is reused, so that hwgq_run_output can return every stage's output (tests, verify) */
   const char *form;     /* "lookup6", "lookup4", "popcount": how binary convolutions are computed where the kernel set can do it
                            that way (all give the same numbers); NULL: its fastest way */
+  const char *first_conv; /* "integer" or "float": how a convolution on the network's input computes from pixels, integer with
+                             rounded weights if need be; NULL: in integers when that is exact and not refused (float_pixels) */
 };
 
 /* Folds, packs weights, plans buffers, picks kernels. Copies what it needs: the model may be destroyed afterwards. */
@@ -256,7 +265,10 @@ bool hwgq_cpu_supports(const char *cpu);
 
 /* Runs one image: no allocation, lock or system call. `scratch`: hwgq_plan_scratch_bytes, 64-byte aligned, one per concurrent
  * run, any contents. `scores`: hwgq_plan_output_count floats. Same bits on every kernel set and machine.
- * hwgq_run: pixels HWC, 8 bits, in the network's channel order. hwgq_run_tensor: preprocessed float32 CHW. */
+ * hwgq_run: pixels HWC, 8 bits, in the network's channel order. A convolution on them is computed in integers when its
+ * weights allow it exactly (hwgq_network_round_pixels) and neither the network (float_pixels) nor first_conv asks for floats.
+ * hwgq_run_tensor: preprocessed float32 CHW, always in float32: what float32 rounds near a threshold may get another level than
+ * from pixels. */
 void hwgq_run(const struct hwgq_plan *plan, void *scratch, const uint8_t *pixels, float *scores);
 void hwgq_run_tensor(const struct hwgq_plan *plan, void *scratch, const float *input, float *scores);
 

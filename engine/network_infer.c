@@ -87,6 +87,8 @@ static enum hwgq_status infer_conv2d(const struct hwgq_network *network, struct 
   if (!status) status = check_window(layer, in, false, error);
   if (status) return status;
   if (layer->groups < 1) return INVALID(layer, "groups is %d, must be at least 1", layer->groups);
+  if (layer->float_pixels && layer->inputs[0] != HWGQ_NETWORK_INPUT)
+    return INVALID(layer, "float_pixels is for a convolution on the network's input");
   if (in.channels % layer->groups || layer->out_channels % layer->groups)
     return INVALID(layer, "groups %d must divide both the %d input and the %d output channels", layer->groups, in.channels,
                    layer->out_channels);

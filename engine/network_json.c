@@ -12,7 +12,8 @@
  * "input" is [channels, height, width]. Layers stand in execution order; the last one is the network's output. "inputs" names
  * earlier layers, or "input". A key may be left out when it has its default; a key that the operation does not know is
  * refused. By operation:
- *   conv2d               out_channels, kernel 1, stride 1, pad 0, groups 1, binary false, alpha false, bias false
+ *   conv2d               out_channels, kernel 1, stride 1, pad 0, groups 1, binary false, alpha false, bias false,
+ *                        float_pixels false (only on "input"; see struct hwgq_layer)
  *   linear               out_channels, binary false, alpha false, bias false
  *   quantize             sign false, or centers and thresholds, of equal length
  *   batch_norm           eps 1e-5
@@ -32,7 +33,7 @@
 
 #define COMMON_KEYS "name op inputs"
 static const char *const layer_keys[HWGQ_OP_COUNT] = {
-    [HWGQ_CONV2D] = COMMON_KEYS " out_channels kernel stride pad groups binary alpha bias",
+    [HWGQ_CONV2D] = COMMON_KEYS " out_channels kernel stride pad groups binary alpha bias float_pixels",
     [HWGQ_LINEAR] = COMMON_KEYS " out_channels binary alpha bias",
     [HWGQ_QUANTIZE] = COMMON_KEYS " sign centers thresholds",
     [HWGQ_BATCH_NORM] = COMMON_KEYS " eps",
@@ -88,6 +89,7 @@ static void set_fields(json_t *object, const struct hwgq_layer *layer, bool *fai
     set_true(object, "binary", layer->binary, failed);
     set_true(object, "alpha", layer->has_alpha, failed);
     set_true(object, "bias", layer->has_bias, failed);
+    set_true(object, "float_pixels", layer->float_pixels, failed);
     break;
   case HWGQ_QUANTIZE:
     set_true(object, "sign", layer->sign, failed);
@@ -182,6 +184,7 @@ static enum hwgq_status get_weights(const json_t *object, const char *where, str
   if (!status) status = hwgq_json_bool(object, "binary", where, &layer->binary, error);
   if (!status) status = hwgq_json_bool(object, "alpha", where, &layer->has_alpha, error);
   if (!status) status = hwgq_json_bool(object, "bias", where, &layer->has_bias, error);
+  if (!status) status = hwgq_json_bool(object, "float_pixels", where, &layer->float_pixels, error);
   return status;
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/parameters.h"
+#include "engine/plan_pixels.h"
 
 enum hwgq_status plan_out_of_memory(const struct plan_builder *builder) {
   return hwgq_fail(builder->error, HWGQ_ERROR_MEMORY, "network '%s': out of memory while its plan is made",
@@ -97,6 +98,11 @@ static enum hwgq_status check_form(const char *name, struct hwgq_error *error) {
   return hwgq_fail(error, HWGQ_ERROR_INVALID, "form '%.40s' is not known: choose sliced, lookup6, lookup4 or popcount", name);
 }
 
+static enum hwgq_status check_first_conv(const char *name, struct hwgq_error *error) {
+  if (!name || strcmp(name, "integer") == 0 || strcmp(name, "float") == 0) return HWGQ_OK;
+  return hwgq_fail(error, HWGQ_ERROR_INVALID, "first convolution '%.40s' is not known: choose integer or float", name);
+}
+
 /* Pixels become network input values by table. Networks of more than three channels take pixels as they are. */
 static enum hwgq_status make_pixel_values(struct plan_builder *builder, const struct hwgq_preprocess *preprocess) {
   struct hwgq_plan *plan = builder->plan;
@@ -153,6 +159,7 @@ enum hwgq_status hwgq_plan_create(const struct hwgq_network *network, const stru
   const struct hwgq_kernels *kernels = NULL;
   status = choose_kernels(options, &kernels, error);
   if (!status) status = check_form(options ? options->form : NULL, error);
+  if (!status) status = check_first_conv(options ? options->first_conv : NULL, error);
   if (status) return status;
   struct plan_builder *builder = calloc(1, sizeof *builder);
   struct hwgq_plan *created = calloc(1, sizeof *created);
@@ -164,7 +171,8 @@ enum hwgq_status hwgq_plan_create(const struct hwgq_network *network, const stru
   created->kernels = kernels;
   created->form = options ? options->form : NULL;
   created->keep_all_layers = options && options->keep_all_layers;
-  *builder = (struct plan_builder){.network = network, .plan = created, .error = error};
+  *builder = (struct plan_builder){.network = network, .preprocess = preprocess, .plan = created, .error = error};
+  builder->first_conv = options ? options->first_conv : NULL;
   status = fill_plan(builder, preprocess);
   free(builder->float_version);
   free(builder);
@@ -217,11 +225,13 @@ struct hwgq_stage_info hwgq_plan_stage(const struct hwgq_plan *plan, int stage) 
                                  .output_bytes = plan->tensors[s->output].bytes};
   if (s->second_output >= 0) info.output_bytes += plan->tensors[s->second_output].bytes;
   for (int i = 0; i < s->input_count; i++) info.input_bytes += plan->tensors[s->inputs[i]].bytes;
+  if (s->pixels) info.input_bytes = plan_pixels(plan->input) * (size_t)plan->input.channels;
   return info;
 }
 
 struct hwgq_thresholds hwgq_plan_thresholds(const struct hwgq_plan *plan, int stage, int channel) {
-  const struct plan_epilogue *epilogue = &plan->stages[stage].epilogue;
+  const struct plan_stage *s = &plan->stages[stage];
+  const struct plan_epilogue *epilogue = s->pixels ? &s->pixels->epilogue : &s->epilogue;
   struct hwgq_thresholds result = {.constant = true};
   if (!epilogue->thresholds) return result;
   int b = 0;

@@ -7,6 +7,7 @@
  * plan_weighted.c  stages of convolutions and linear layers
  * plan_conv.c   packs the weights of convolutions and linear layers
  * plan_sliced.c  the same for bit-sliced convolutions
+ * plan_pixels.c  the first convolution in integers, from 8-bit pixels
  * plan_epilogue.c  folds what follows an accumulator
  * plan_buffers.c   gives tensors their place
  * plan_units.c     cuts stages into units that can run at the same time
@@ -205,7 +206,7 @@ struct plan_linear {
   const float *weights; /* [out][weight_step], inputs in the tensor's order */
 };
 
-enum { PLAN_TEMPORARIES = 9 };
+enum { PLAN_TEMPORARIES = 10 };
 enum {
   TEMP_ACCUMULATORS,
   TEMP_POOLED,
@@ -215,7 +216,8 @@ enum {
   TEMP_BITS,
   TEMP_CODES,
   TEMP_SLICED,
-  TEMP_POWERS
+  TEMP_POWERS,
+  TEMP_PIXELS
 };
 /* Temporaries that carry something from one step to the next, or from one unit to another: one for all participants. Of the
  * others each participant has its own. */
@@ -235,6 +237,7 @@ enum {
 
 struct plan_frame; /* of one run */
 struct plan_stage;
+struct plan_pixels;
 
 struct plan_units {
   int begin, end; /* begin .. end - 1, at least one */
@@ -256,6 +259,7 @@ struct plan_stage {
   int output, second_output;         /* tensors; -1: no second one */
   int temporaries[PLAN_TEMPORARIES]; /* tensors, -1: not used */
   struct plan_conv conv;
+  struct plan_pixels *pixels; /* a first convolution that takes pixels (plan_pixels.h), else NULL */
   struct plan_linear linear;
   struct plan_epilogue epilogue;
   struct plan_window window;           /* pooling */
@@ -280,6 +284,7 @@ struct hwgq_plan {
   struct hwgq_shape input;
   int input_tensor, output_tensor, output_count;
   float (*pixel_values)[256]; /* [input channels]: network input value of each pixel value */
+  bool only_pixels;           /* a run on pixels does not read the input tensor */
   bool keep_all_layers;
   size_t shared_bytes, local_bytes; /* of scratch memory: of a run, and of each of its participants */
 };
@@ -308,6 +313,8 @@ static inline struct plan_slice plan_slice(size_t total, int count, struct plan_
 
 struct plan_builder {
   const struct hwgq_network *network;
+  const struct hwgq_preprocess *preprocess; /* or NULL */
+  const char *first_conv;                   /* as in struct hwgq_plan_options */
   struct hwgq_plan *plan;
   struct hwgq_error *error;
   int consumer_count[HWGQ_MAX_LAYERS]; /* uses of a layer's output */
@@ -434,6 +441,7 @@ plan_run run_input;
 plan_run run_conv_prepare; /* binary: corrections, codes */
 plan_run run_conv;
 plan_run run_sliced;
+plan_run run_first_conv;
 plan_run run_linear;
 plan_run run_chain;
 plan_run run_unpack;

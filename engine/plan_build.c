@@ -201,6 +201,19 @@ static enum hwgq_status build_input(struct plan_builder *builder) {
   return HWGQ_OK;
 }
 
+/* When every stage that reads the input takes pixels, a run on pixels leaves the input tensor out. */
+static void skip_input(struct hwgq_plan *plan) {
+  plan->only_pixels = !plan->keep_all_layers && plan->output_tensor != plan->input_tensor;
+  for (int s = 0; s < plan->stage_count; s++) {
+    const struct plan_stage *stage = &plan->stages[s];
+    for (int i = 0; i < stage->input_count; i++) {
+      const bool first = i == 0 && stage->pixels;
+      if (stage->inputs[i] == plan->input_tensor && !first) plan->only_pixels = false;
+    }
+  }
+  if (plan->only_pixels) plan->stages[0].kernel = "pixels";
+}
+
 enum hwgq_status plan_build(struct plan_builder *builder) {
   const struct hwgq_network *network = builder->network;
   struct hwgq_plan *plan = builder->plan;
@@ -219,5 +232,6 @@ enum hwgq_status plan_build(struct plan_builder *builder) {
   if (status) return status;
   plan->output_tensor = plan->layer_tensors[network->layer_count - 1];
   plan->output_count = (int)hwgq_shape_elements(network->layers[network->layer_count - 1].output);
+  skip_input(plan);
   return HWGQ_OK;
 }

@@ -47,6 +47,13 @@ static int conv_units(const struct hwgq_plan *plan, struct plan_stage *stage) {
   return stage->conv.slices * plan_span_count(&stage->conv);
 }
 
+/* Slices of several rows: the input rows of a slice are prepared, and pairs of rows computed, within it. */
+static int first_units(const struct hwgq_plan *plan, struct plan_stage *stage) {
+  const int units = conv_units(plan, stage), spans = units / stage->conv.slices;
+  while (stage->conv.slices > 16) stage->conv.slices /= 2;
+  return stage->conv.slices * spans;
+}
+
 /* Final rows, or parts of them where there are few and no pooling window crosses them. */
 static int sliced_units(const struct hwgq_plan *plan, struct plan_stage *stage) {
   (void)plan;
@@ -78,9 +85,10 @@ static const struct {
   plan_run *run;
   int (*units)(const struct hwgq_plan *plan, struct plan_stage *stage);
 } kinds[] = {
-    {run_conv, conv_units},         {run_sliced, sliced_units}, {run_linear, linear_units}, {run_input, by_pixels},
-    {run_chain, by_pixels},         {run_unpack, by_pixels},    {run_add, by_pixels},       {run_concat, by_pixels},
-    {run_packed_concat, by_pixels}, {run_max_pool, by_rows},    {run_avg_pool, by_rows},    {run_packed_max_pool, by_rows},
+    {run_conv, conv_units},         {run_first_conv, first_units},  {run_sliced, sliced_units}, {run_linear, linear_units},
+    {run_input, by_pixels},         {run_chain, by_pixels},         {run_unpack, by_pixels},    {run_add, by_pixels},
+    {run_concat, by_pixels},        {run_packed_concat, by_pixels}, {run_max_pool, by_rows},    {run_avg_pool, by_rows},
+    {run_packed_max_pool, by_rows},
 };
 
 static uint64_t cost_ns(const struct hwgq_plan *plan, const struct plan_stage *stage) {

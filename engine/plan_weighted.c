@@ -1,6 +1,8 @@
 /* Stages of convolutions and linear layers: the weights, a max pooling, and what ends the stage. */
+#include <string.h>
+
 #include "engine/parameters.h"
-#include "engine/plan.h"
+#include "engine/plan_pixels.h"
 
 enum { MAX_POOL_PIXELS = 4096 }; /* 512 KB of accumulators */
 
@@ -36,7 +38,9 @@ static enum hwgq_status add_conv_temporaries(struct plan_builder *builder, int i
   const uint64_t groups = (uint64_t)conv->group_count;
   const uint64_t planes = unaligned ? (uint64_t)plan_tensor_at(builder, stage->epilogue.levels)->coding.planes : 0;
   const uint64_t span = binary ? (uint64_t)conv->form->span : 1;
+  const uint64_t first = stage->pixels ? stage->pixels->bytes : 0;
   enum hwgq_status status = plan_add_temporary(builder, index, TEMP_ACCUMULATORS, span * pixels * lanes * element);
+  if (!status && first) status = plan_add_temporary(builder, index, TEMP_PIXELS, first);
   if (!status && pooled) status = plan_add_temporary(builder, index, TEMP_POOLED, final_pixels * lanes * element);
   if (!status && binary && conv->form->code) {
     const uint64_t elements = in_pixels * hwgq_code_elements(conv->form, plan_words(&input));
@@ -96,6 +100,12 @@ static enum hwgq_status fill_conv(struct plan_builder *builder, struct plan_stag
   return plan_pack_conv(builder, stage, &packing, input);
 }
 
+/* A convolution of the network's input, in integers unless the caller or else the network wants floats. */
+static bool takes_pixels(const struct plan_builder *builder, const struct plan_stage *stage, const struct hwgq_layer *layer) {
+  if (stage->run != run_conv || layer->inputs[0] != HWGQ_NETWORK_INPUT) return false;
+  return builder->first_conv ? strcmp(builder->first_conv, "integer") == 0 : !layer->float_pixels;
+}
+
 /* Weights, geometry and epilogue of a weighted stage whose tensors are known. */
 static enum hwgq_status fill_weighted(struct plan_builder *builder, struct plan_stage *stage, struct weighted *w) {
   const struct plan_tensor *input = plan_tensor_at(builder, stage->inputs[0]);
@@ -119,7 +129,10 @@ static enum hwgq_status fill_weighted(struct plan_builder *builder, struct plan_
   if (!stage->run) status = fill_conv(builder, stage, layer, input, flip, &form);
   if (status) return status;
   stage->kernel = kernel_name(builder, linear, form, &input->coding);
-  return stage->kernel ? HWGQ_OK : plan_out_of_memory(builder);
+  if (!stage->kernel) return plan_out_of_memory(builder);
+  if (takes_pixels(builder, stage, layer)) status = plan_add_pixels(builder, stage, layer, &w->ending, flip);
+  if (stage->pixels) stage->run = run_first_conv;
+  return status;
 }
 
 /* A convolution computes all rows of a pooling window before it pools: large windows would need much memory for that. */
@@ -174,7 +187,7 @@ enum hwgq_status plan_build_weighted(struct plan_builder *builder, int index) {
   status = fill_weighted(builder, stage, &w);
   if (status) return status;
   const int stage_index = builder->plan->stage_count - 1;
-  if (stage->run == run_conv) return add_conv_temporaries(builder, stage_index);
+  if (stage->run == run_conv || stage->run == run_first_conv) return add_conv_temporaries(builder, stage_index);
   if (stage->run == run_sliced) {
     return plan_add_temporary(builder, stage_index, TEMP_SLICED, stage->conv.sliced->bytes);
   }

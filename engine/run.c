@@ -101,6 +101,7 @@ enum hwgq_status hwgq_run_output(const struct hwgq_plan *plan, const void *scrat
 
 void run_input(const struct hwgq_plan *plan, const struct plan_stage *stage, const struct plan_frame *frame,
                struct plan_units units) {
+  if (frame->pixels && plan->only_pixels) return;
   const size_t channels = (size_t)plan->input.channels, pixels = plan_pixels(plan->input);
   const struct plan_slice part = plan_slice(pixels, stage->run_units, units);
   float *output = (float *)plan_data(plan, frame, stage->output) + part.begin * channels;

@@ -17,6 +17,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/kernels/iconv.h"
+
+enum { HWGQ_MAX_ICONVS = 2 };
 enum { HWGQ_LANES = 32, HWGQ_MAX_PLANES = 4, HWGQ_MAX_FORMS = 4, HWGQ_MAX_SPAN = 2 };
 
 /* A convolution of one block of out channels over a rectangle of output pixels that share their valid kernel taps. All steps
@@ -240,6 +243,7 @@ struct hwgq_kernels {
   struct hwgq_bconv_form forms[HWGQ_MAX_FORMS]; /* preferred first; the last one takes everything; then name NULL */
   struct hwgq_sliced sliced;
   void (*fconv)(const struct hwgq_conv_job *job); /* float32 fused multiply-add, from 0 */
+  struct hwgq_iconv_form iconvs[HWGQ_MAX_ICONVS]; /* preferred first; the last one runs wherever the set does */
   void (*sums)(const struct hwgq_sums_job *job);
   void (*pack_i32)(const struct hwgq_pack_job *job);
   void (*pack_f32)(const struct hwgq_pack_job *job);

@@ -3,14 +3,19 @@
 
 #include "engine/kernels/kernels.h"
 
+#define ICONV(form)                                                                                                            \
+  { "iconv_" #form, hwgq_iconv_##form, hwgq_iconv_widen_##form, hwgq_iconv_subtract_##form }
+#define ICONVS(...)                                                                                                            \
+  { __VA_ARGS__ }
+
 enum { HWGQ_SLICED_LANES_scalar = 64, HWGQ_SLICED_LANES_avx2 = 256, HWGQ_SLICED_LANES_avx512 = 512 };
 
-#define TABLE(isa, ...)                                                                                                        \
+#define TABLE(isa, pixels, ...)                                                                                                \
   {                                                                                                                            \
     .name = #isa, .forms = {__VA_ARGS__},                                                                                      \
     .sliced = {HWGQ_SLICED_LANES_##isa, hwgq_sliced_list_##isa, hwgq_sliced_sum_##isa, hwgq_sliced_compare_##isa,              \
                hwgq_sliced_unpack_##isa},                                                                                      \
-    .fconv = hwgq_fconv_direct_##isa, .sums = hwgq_sums_##isa, .pack_i32 = hwgq_pack_i32_##isa,                                \
+    .fconv = hwgq_fconv_direct_##isa, .iconvs = pixels, .sums = hwgq_sums_##isa, .pack_i32 = hwgq_pack_i32_##isa,              \
     .pack_f32 = hwgq_pack_f32_##isa, .affine_i32 = hwgq_affine_i32_##isa, .affine_f32 = hwgq_affine_f32_##isa,                 \
     .add = hwgq_add_##isa, .pool_i32 = hwgq_pool_i32_##isa, .pool_f32 = hwgq_pool_f32_##isa, .linear = hwgq_linear_##isa,      \
     .max = hwgq_max_##isa, .exp = hwgq_exp_##isa, .pack_f64 = hwgq_pack_f64_##isa, .affine_f64 = hwgq_affine_f64_##isa,        \
@@ -18,11 +23,12 @@ enum { HWGQ_SLICED_LANES_scalar = 64, HWGQ_SLICED_LANES_avx2 = 256, HWGQ_SLICED_
   }
 
 static const struct hwgq_kernels tables[] = {
-    TABLE(scalar, {"popcount", 0, HWGQ_MAX_PLANES, 1, hwgq_bconv_popcount_scalar, NULL}),
+    TABLE(scalar, ICONVS(ICONV(direct_scalar)), {"popcount", 0, HWGQ_MAX_PLANES, 1, hwgq_bconv_popcount_scalar, NULL}),
 #if defined(__x86_64__)
-    TABLE(avx2, {"lookup4", 4, 2, 1, hwgq_bconv_lookup4_avx2, hwgq_encode4_avx2},
+    TABLE(avx2, ICONVS(ICONV(dot_avxvnni), ICONV(madd_avx2)), {"lookup4", 4, 2, 1, hwgq_bconv_lookup4_avx2, hwgq_encode4_avx2},
           {"popcount", 0, HWGQ_MAX_PLANES, 1, hwgq_bconv_popcount_avx2, NULL}),
-    TABLE(avx512, {"lookup6", 6, 2, 2, hwgq_bconv_lookup6_avx512vbmi, hwgq_encode6_avx512},
+    TABLE(avx512, ICONVS(ICONV(dot_avx512vnni), ICONV(madd_avx512)),
+          {"lookup6", 6, 2, 2, hwgq_bconv_lookup6_avx512vbmi, hwgq_encode6_avx512},
           {"lookup4", 4, 2, 2, hwgq_bconv_lookup4_avx512, hwgq_encode4_avx2},
           {"popcount", 0, HWGQ_MAX_PLANES, 1, hwgq_bconv_popcount_avx512, NULL}),
 #endif

@@ -137,8 +137,9 @@ enum hwgq_status networks_randomize(struct hwgq_network *network, const struct h
   }
   if (!status) {
     fill_parameters(network, seed);
-    status = calibrate(network, inputs, image_count, error);
+    status = hwgq_network_round_pixels(network, preprocess, error);
   }
+  if (!status) status = calibrate(network, inputs, image_count, error);
   free(inputs);
   free(pixels);
   return status;

@@ -11,6 +11,7 @@
 
 #include "models/classify/classify.h"
 #include "models/data/dataset.h"
+#include "models/tool/eval_first.h"
 #include "models/tool/tool.h"
 
 /* Binary layers are exact in both executors. The float layers at both ends round to float32 in the engine, which moves a
@@ -32,6 +33,10 @@ static const struct command_usage usage = {
         "first layer that lies within float32 rounding of a quantizer's threshold may get the neighbouring level. hwgq verify\n"
         "--layers shows such an image's. A different top-1 is a failure.\n"
         "\n"
+        "--first-conv runs every image with the first convolution in integers and in float32, whatever the model asks for "
+        "(its\n"
+        "weights are rounded if need be), and counts what differs: levels of the first quantizer, scores, best classes.\n"
+        "\n"
         "Exit status: 0 done, 1 something could not be read or a top-1 differs from the reference's, 2 wrong usage.",
     .min_operands = 2,
     .max_operands = 2,
@@ -52,7 +57,8 @@ struct evaluation {
   int *class_of; /* label of the data set -> class of the model */
   bool reference;
   int threads;
-  struct outcome *outcomes; /* [data->count] */
+  struct outcome *outcomes;             /* [data->count] */
+  const struct first_comparison *first; /* NULL: not asked for */
   atomic_int next;
   atomic_bool failed;
   double seconds;
@@ -229,6 +235,16 @@ static void print_classes(const struct evaluation *e, const struct totals *total
   }
 }
 
+static void print_first(const struct first_comparison *first) {
+  printf("first convolution, integers and float32: %d image%s with another best class, %d with other scores\n",
+         first->predictions, first->predictions == 1 ? "" : "s", first->scores);
+  if (first->layer) {
+    printf("           levels of '%s' that differ: %llu of %llu, in %d image%s\n", first->layer,
+           (unsigned long long)first->levels, (unsigned long long)first->level_count, first->images,
+           first->images == 1 ? "" : "s");
+  }
+}
+
 static void print_text(const struct evaluation *e, const struct totals *totals) {
   int count = e->data->count;
   printf("model      %s (%s)\n", e->model_path, e->classifier->model->network->name);
@@ -236,6 +252,7 @@ static void print_text(const struct evaluation *e, const struct totals *totals) 
   printf("top-1      %.2f %% (%d)\n", percent(totals->top1, count), totals->top1);
   printf("top-5      %.2f %% (%d)\n", percent(totals->top5, count), totals->top5);
   printf("loss       %.4f\n", totals->loss);
+  if (e->first) print_first(e->first);
   if (!e->reference) {
     printf("speed      %.0f images/s, %d thread%s, %s\n", count / e->seconds, e->threads, e->threads > 1 ? "s" : "",
            hwgq_plan_cpu(e->classifier->plan));
@@ -266,6 +283,12 @@ static int print_json(const struct evaluation *e, const struct totals *totals, b
     text_printf(&text, ",\"reference\":{\"top1\":%.6f,\"top1_differs\":%d,\"largest_difference\":%.9g",
                 totals->reference_top1 / count, totals->changed, e->outcomes[totals->worst].difference);
     text_printf(&text, ",\"tolerance\":%g,\"over_tolerance\":%d}", score_tolerance, totals->over_tolerance);
+  }
+  if (e->first) {
+    text_printf(&text, ",\"first_conv\":{\"top1_differs\":%d,\"scores_differ\":%d,\"images_with_other_levels\":%d",
+                e->first->predictions, e->first->scores, e->first->images);
+    text_printf(&text, ",\"levels_differ\":%llu,\"levels\":%llu}", (unsigned long long)e->first->levels,
+                (unsigned long long)e->first->level_count);
   }
   if (verbose) {
     text_puts(&text, ",\"classes\":[");
@@ -306,7 +329,7 @@ static enum hwgq_status write_predictions(const struct evaluation *e, const char
 struct choice {
   const char *split, *predictions;
   int limit, threads;
-  bool reference, json, verbose;
+  bool reference, first_conv, json, verbose;
 };
 
 static enum hwgq_status prepare(struct evaluation *e, const struct choice *choice, struct hwgq_error *error) {
@@ -323,10 +346,15 @@ static enum hwgq_status prepare(struct evaluation *e, const struct choice *choic
 
 static int evaluate(struct evaluation *e, const struct choice *choice) {
   struct totals totals = {0};
+  struct first_comparison first;
   struct hwgq_error error;
   enum hwgq_status status = prepare(e, choice, &error);
   if (!status) status = run(e, &error);
   if (!status) status = add_up(e, &totals, &error);
+  if (!status && choice->first_conv) {
+    status = first_compare(e->classifier->model, e->data, &first, &error);
+    e->first = &first;
+  }
   if (!status && choice->predictions) status = write_predictions(e, choice->predictions, &error);
   int code = status ? tool_failed(&usage, &error) : EXIT_OK;
   if (!status && choice->json) {
@@ -336,6 +364,7 @@ static int evaluate(struct evaluation *e, const struct choice *choice) {
     if (choice->verbose) print_classes(e, &totals);
   }
   if (code == EXIT_OK && e->reference && totals.changed > 0) code = EXIT_FAILED;
+  e->first = NULL;
   free(totals.images);
   free(totals.right);
   return code;
@@ -349,6 +378,7 @@ int command_eval(int argc, char **argv) {
       {"limit", OPTION_INT, &choice.limit, "N", "only the first N images, evenly over the classes", 1, 1 << 30},
       {"threads", OPTION_INT, &choice.threads, "N", "threads to use (default: one per processor)", 1, MAX_THREADS},
       {"reference", OPTION_FLAG, &choice.reference, NULL, "run the double-precision executor too and compare (slow)", 0, 0},
+      {"first-conv", OPTION_FLAG, &choice.first_conv, NULL, "compare integers and float32 in the first convolution", 0, 0},
       {"predictions", OPTION_TEXT, &choice.predictions, "FILE", "write file, true class, predicted class and probability", 0,
        0},
       {"verbose", OPTION_FLAG, &choice.verbose, NULL, "accuracy of every class", 0, 0},

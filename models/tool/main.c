@@ -13,6 +13,7 @@ static const struct command {
     {"import", command_import, "turn a network of another program into a .hwgq model"},
     {"describe", command_describe, "print the description of a network of the paper as JSON"},
     {"new", command_new, "make a model of one of the paper's networks with random weights"},
+    {"round", command_round, "round a model's first convolution, to be computed in integers"},
     {"eval", command_eval, "measure a model's accuracy on labelled images"},
     {"classify", command_classify, "say what images show"},
     {"inspect", command_inspect, "describe a model: layers, shapes, sizes, where it comes from"},

@@ -17,6 +17,7 @@ int command_inspect(int argc, char **argv);
 int command_verify(int argc, char **argv);
 int command_bench(int argc, char **argv);
 int command_new(int argc, char **argv);
+int command_round(int argc, char **argv);
 int command_quantizer(int argc, char **argv);
 
 /* ---- options (options.c) ------------------------------------------------------------------------------------------------- */

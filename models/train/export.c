@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum hwgq_status copy_network(const struct net *net, struct hwgq_network **network, struct hwgq_error *error) {
+/* The copy's first convolution is rounded to what runs in integers, or stays as it is where that cannot be. */
+static enum hwgq_status copy_network(const struct net *net, const struct hwgq_preprocess *preprocess,
+                                     struct hwgq_network **network, struct hwgq_error *error) {
   char *text = NULL;
   struct hwgq_network *copy = NULL;
   enum hwgq_status status = hwgq_network_to_json(net->network, &text, error);
@@ -16,6 +18,11 @@ static enum hwgq_status copy_network(const struct net *net, struct hwgq_network 
     return status;
   }
   net_export(net, copy);
+  status = hwgq_network_round_pixels(copy, preprocess, error);
+  if (status != HWGQ_OK && status != HWGQ_ERROR_UNSUPPORTED) {
+    hwgq_network_destroy(copy);
+    return status;
+  }
   *network = copy;
   return HWGQ_OK;
 }
@@ -37,7 +44,7 @@ enum hwgq_status export_model(const struct net *net, const struct hwgq_preproces
     model->labels[i] = strdup(labels[i]);
     enough = model->labels[i] != NULL;
   }
-  enum hwgq_status status = enough ? copy_network(net, &model->network, error)
+  enum hwgq_status status = enough ? copy_network(net, preprocess, &model->network, error)
                                    : hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the labels of the model");
   if (status != HWGQ_OK) {
     hwgq_model_destroy(model);

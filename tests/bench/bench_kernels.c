@@ -1,6 +1,7 @@
 /* Whole 3x3 convolution layers (2-bit levels in, thresholds and 2-bit levels out) of the paper's shapes on every kernel set
- * that this CPU has, and OpenBLAS's float matrix product of the same size where OpenBLAS can be loaded. All of them take turns
- * in one loop, so that a busy machine slows all alike. Prints the best of the rounds. usage: bench_kernels [ROUNDS] */
+ * that this CPU has, first convolutions of pixels in float32 and in integers, and OpenBLAS's float matrix product of the same
+ * size where OpenBLAS can be loaded. All of them take turns in one loop, so that a busy machine slows all alike. Prints the
+ * best of the rounds. usage: bench_kernels [ROUNDS] */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -166,6 +167,80 @@ static void bench_shape(int channels, int size, int rounds, double hertz, const 
   hwgq_network_destroy(network);
 }
 
+/* ---- the first convolution ------------------------------------------------------------------------------------------------
+ */
+
+static const struct {
+  const char *name;
+  int size, kernel, stride, pad, out_channels;
+} first_shapes[] = {{"7x7 stride 2", 224, 7, 2, 3, 64}, {"3x3", 32, 3, 1, 1, 128}, {"11x11 stride 4", 227, 11, 4, 0, 96}};
+
+/* conv -> batch norm -> quantize on three channels of pixels: one stage. */
+static struct hwgq_network *first_network(size_t shape) {
+  struct hwgq_network *network;
+  struct hwgq_error error;
+  const int size = first_shapes[shape].size;
+  must(hwgq_network_create("first", (struct hwgq_shape){3, size, size}, &network, &error), &error);
+  struct hwgq_layer *conv = append(network, "conv", HWGQ_CONV2D, "input");
+  conv->out_channels = first_shapes[shape].out_channels;
+  conv->kernel_height = conv->kernel_width = first_shapes[shape].kernel;
+  conv->stride_height = conv->stride_width = first_shapes[shape].stride;
+  conv->pad_height = conv->pad_width = first_shapes[shape].pad;
+  append(network, "bn", HWGQ_BATCH_NORM, "conv");
+  two_bits(append(network, "out", HWGQ_QUANTIZE, "bn"));
+  must(hwgq_network_infer(network, &error), &error);
+  must(hwgq_network_allocate_parameters(network, &error), &error);
+  conv = &network->layers[0];
+  const size_t weights = (size_t)conv->out_channels * 3 * (size_t)conv->kernel_height * (size_t)conv->kernel_width;
+  for (size_t i = 0; i < weights; i++) conv->weight[i] = (float)(next_random() % 2001) * 1e-3f - 1;
+  return network;
+}
+
+static double time_first(const struct column *column, const uint8_t *pixels, float *scores) {
+  uint64_t stage_ns[8];
+  hwgq_run_profiled(column->plan, column->scratch, pixels, scores, stage_ns);
+  return (double)stage_ns[1] * 1e-9;
+}
+
+/* Float and integer form of every kernel set. The scalar set's rounds are few: it is slow. */
+static void bench_first(size_t shape, int rounds, double hertz) {
+  static const char *const sets[] = {"scalar", "avx2", "avx512"};
+  const struct hwgq_preprocess preprocess = {.mean = {124, 116, 104}, .scale = {0.0171f, 0.0175f, 0.0174f}};
+  struct hwgq_network *network = first_network(shape);
+  const size_t elements = 3 * (size_t)first_shapes[shape].size * (size_t)first_shapes[shape].size;
+  uint8_t *image = malloc(elements);
+  if (!image) exit(1);
+  for (size_t i = 0; i < elements; i++) image[i] = (uint8_t)next_random();
+  printf("%s, 3 -> %d channels, input %dx%d\n", first_shapes[shape].name, first_shapes[shape].out_channels,
+         first_shapes[shape].size, first_shapes[shape].size);
+  for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+    struct column columns[2] = {{.name = "float"}, {.name = "integer"}};
+    struct hwgq_error error;
+    if (!hwgq_cpu_supports(sets[i])) continue;
+    for (int k = 0; k < 2; k++) {
+      const struct hwgq_plan_options options = {.cpu = sets[i], .first_conv = columns[k].name};
+      must(hwgq_plan_create(network, &preprocess, &options, &columns[k].plan, &error), &error);
+      columns[k].scratch = aligned_alloc(64, hwgq_plan_scratch_bytes(columns[k].plan));
+      columns[k].best = (double)INFINITY;
+    }
+    float *scores = malloc((size_t)hwgq_plan_output_count(columns[0].plan) * sizeof *scores);
+    if (!scores) exit(1);
+    for (int round = 0; round < (i == 0 ? 2 : rounds + WARM_UP); round++) {
+      for (int k = 0; k < 2; k++) columns[k].best = fmin(columns[k].best, time_first(&columns[k], image, scores));
+    }
+    for (int k = 0; k < 2; k++) {
+      const double macs = (double)hwgq_layer_macs(network, &network->layers[0]);
+      printf("  %-24s %10.1f us %6.1f\n", hwgq_plan_stage(columns[k].plan, 1).kernel, columns[k].best * 1e6,
+             macs / columns[k].best / hertz);
+      free(columns[k].scratch);
+      hwgq_plan_destroy(columns[k].plan);
+    }
+    free(scores);
+  }
+  free(image);
+  hwgq_network_destroy(network);
+}
+
 int main(int argc, char **argv) {
   static const int shapes[][2] = {{128, 32}, {256, 16}, {512, 8}, {64, 56}, {128, 28}, {256, 14}, {512, 7}};
   const int rounds = argc > 1 ? atoi(argv[1]) : 21;
@@ -190,5 +265,7 @@ int main(int argc, char **argv) {
     bench_shape(shapes[i][0], shapes[i][1], rounds, hertz, has_blas ? &blas : NULL);
   }
   if (has_blas) blas_unload(&blas);
+  printf("\nfirst convolution of pixels, 2-bit out, batch 1, best of %d rounds: time, MACs/cycle\n", rounds);
+  for (size_t i = 0; i < sizeof first_shapes / sizeof *first_shapes; i++) bench_first(i, rounds, hertz);
   return 0;
 }

@@ -42,6 +42,10 @@ ok "reference" runs 0 eval --json --reference "$model" "$data"
 ok "reference agrees" json '.[0].reference | .top1_differs == 0 and .over_tolerance == 0 and .largest_difference < .tolerance'
 ok "reference as text" runs 0 eval --reference --limit 2 "$model" "$data"
 ok "reference as text" prints "differs from the engine's on 0 images"
+ok "first-conv" runs 0 eval --json --first-conv "$model" "$data"
+ok "first-conv: counts" json '.[0].first_conv | .levels > 1000 and .levels_differ <= 13 and .top1_differs <= 1 and .scores_differ <= 13'
+ok "first-conv as text" runs 0 eval --first-conv --limit 2 "$model" "$data"
+ok "first-conv as text" prints " that differ: "
 # Biases of 0 and 1e-9: in float32 both probabilities are 0.5 and the first class wins, in double precision the second does.
 tie() { # OUT.safetensors
   python3 - "$1" <<'EOF'
@@ -66,6 +70,8 @@ ok "tie: counted" prints "differs from the engine's on 2 images"
 ok "tie: nothing over the tolerance" prints "0 images over the tolerance of 0.0001"
 ok "tie: another top-1 is a failure" runs 1 eval --reference --json "$folder/tie.hwgq" "$folder/tied"
 ok "tie: counted" json '.[0].reference.top1_differs == 2'
+ok "first-conv: nothing to compare" runs 1 eval --first-conv "$folder/tie.hwgq" "$folder/tied"
+ok "first-conv: nothing to compare" complains "no first convolution"
 ok "limit" runs 0 eval --json --verbose --limit 3 "$model" "$data"
 ok "limit" json '.[0] | .images == 3 and .classes[1].images == 1 and .classes[4].images == 1 and .classes[8].images == 1'
 ok "train split" runs 0 eval --json --split train "$model" "$data"

@@ -2,7 +2,7 @@
 ok "no command" runs 2
 ok "no command: help on standard error" complains "usage: hwgq COMMAND"
 ok "help" runs 0 --help
-commands="train import describe eval classify inspect verify bench new quantizer"
+commands="train import describe eval classify inspect verify bench new round quantizer"
 for command in $commands; do ok "help lists $command" prints "  $command "; done
 for command in $commands; do
   ok "$command --help" runs 0 "$command" --help

@@ -1,0 +1,59 @@
+/* hwgq round: a model whose first convolution is computed in integers from 8-bit pixels, or, on request, never. */
+#include <stdio.h>
+
+#include "models/tool/tool.h"
+
+static const struct command_usage usage = {
+    .name = "round",
+    .operands = "MODEL --output OUT.hwgq",
+    .summary = "Rounds the weights of a model's first convolution so that it runs in integers, several times faster.",
+    .notes =
+        "Weights become 16-bit whole numbers times a unit per output channel: they move by at most 1/32768 of the channel's\n"
+        "largest. Trained models are rounded when they are written; imported ones are left as they are. A weight that moves\n"
+        "can move a value over a quantizer's threshold, and then predictions that were close: hwgq eval counts what changes.\n"
+        "\n"
+        "--float leaves the weights alone and has the model say that its first convolution is always computed in float32.",
+    .min_operands = 1,
+    .max_operands = 1,
+};
+
+/* The layers concerned; 0 when the input goes elsewhere. */
+static int set_float(struct hwgq_network *network, bool value) {
+  int count = 0;
+  for (int i = 0; i < network->layer_count; i++) {
+    struct hwgq_layer *layer = &network->layers[i];
+    if (layer->op != HWGQ_CONV2D || layer->inputs[0] != HWGQ_NETWORK_INPUT) continue;
+    layer->float_pixels = value;
+    count++;
+  }
+  return count;
+}
+
+static enum hwgq_status round_model(struct hwgq_model *model, const char *path, bool keep_float, struct hwgq_error *error) {
+  if (set_float(model->network, keep_float) == 0) {
+    return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "'%s' has no convolution on its input: there is nothing to round", path);
+  }
+  return keep_float ? HWGQ_OK : hwgq_network_round_pixels(model->network, &model->preprocess, error);
+}
+
+int command_round(int argc, char **argv) {
+  const char *output = NULL;
+  bool keep_float = false;
+  const struct option_spec options[] = {
+      {"output", OPTION_TEXT, &output, "FILE", "the model to write (also -o)", 0, 0},
+      {"float", OPTION_FLAG, &keep_float, NULL, "do not round: ask for float32", 0, 0},
+      {0},
+  };
+  const int code = options_parse(&usage, options, &argc, argv);
+  if (code >= 0) return code;
+  if (!output) return tool_usage(&usage, "--output is missing");
+  struct hwgq_model *model = NULL;
+  struct hwgq_error error = {{0}};
+  enum hwgq_status status = hwgq_model_read(argv[0], &model, &error);
+  if (!status) status = round_model(model, argv[0], keep_float, &error);
+  if (!status) status = hwgq_model_write(model, output, &error);
+  if (!status)
+    printf("%s: %s, %llu bytes, %s\n", output, model->network->name, (unsigned long long)model->file_bytes, model->digest);
+  hwgq_model_destroy(model);
+  return status ? tool_failed(&usage, &error) : EXIT_OK;
+}
