@@ -1,8 +1,8 @@
 # hwgqd. Two commands do everything:
 #   make run    install what is missing, build, serve the shipped networks on port 8080 (HWGQ_LISTEN=ADDRESS:PORT)
 #   make test   install what is missing, build, run every test
-# Others: make (optimized build), asan, tsan, fuzz, bench, install (PREFIX, DESTDIR), clean, deps, format, help. V=1 shows every
-# command.
+# Others: make (optimized build), asan, tsan, arm64 (cross-compiled), fuzz, bench, install (PREFIX, DESTDIR), clean, deps, format,
+# help. V=1 shows every command.
 #
 # New source files are found by wildcard: nothing here has to be edited to add one. Files whose names end in _avx2 or _avx512
 # are compiled with those instruction sets; everything else for the baseline of the architecture.
@@ -42,6 +42,7 @@ UNIT_SRC := $(wildcard tests/unit/test_*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 BENCH_SRC := $(wildcard tests/bench/bench_*.c)
 SUPPORT_SRC := $(wildcard tests/support/*.c)
+SCORES_SRC := $(wildcard tests/scores/*.c)
 
 # say TEXT: a short line instead of the whole command
 ifeq ($(V),)
@@ -53,18 +54,19 @@ object = $(patsubst %.c,$(BUILD)/%.o,$(1))
 UNIT_BIN := $(patsubst %.c,$(BUILD)/%,$(UNIT_SRC))
 FUZZ_BIN := $(patsubst %.c,$(BUILD)/%,$(FUZZ_SRC))
 BENCH_BIN := $(patsubst %.c,$(BUILD)/%,$(BENCH_SRC))
+SCORES_BIN := $(patsubst %.c,$(BUILD)/%,$(SCORES_SRC))
 LIBHWGQ := $(BUILD)/libhwgq.a
 LIBMODELS := $(BUILD)/libmodels.a
 LIBSERVER := $(BUILD)/libserver.a
 
 
-.PHONY: all programs tests run test deps test-deps asan tsan fuzz bench bench-peers install uninstall clean format help test-container
+.PHONY: all programs tests run test deps test-deps asan tsan arm64 fuzz bench bench-peers install uninstall clean format help test-container
 .SECONDARY:
 .DELETE_ON_ERROR:
 
 all: programs
 programs: $(BUILD)/hwgqd $(BUILD)/hwgq
-tests: programs $(UNIT_BIN) $(FUZZ_BIN)
+tests: programs $(UNIT_BIN) $(FUZZ_BIN) $(SCORES_BIN)
 
 help:
 	@sed -n '2,6p' Makefile | sed 's/^# \{0,1\}//'
@@ -74,7 +76,7 @@ deps:
 	@./config/install-packages.sh build
 
 test-deps:
-	@./config/install-packages.sh build test
+	@./config/install-packages.sh build test arm64
 
 # ---- build -------------------------------------------------------------------------------------------------------------
 ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
@@ -129,6 +131,9 @@ $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(call object,$(SUPPORT_SRC)) $(L
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(call object,$(SUPPORT_SRC)) $(LIBSERVER) $(LIBMODELS) $(LIBHWGQ)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(SERVER_LIBS) $(MODELS_LIBS) $(ENGINE_LIBS) `pkg-config --libs check`
+$(BUILD)/tests/scores/%: $(BUILD)/tests/scores/%.o $(call object,tests/support/files.c) $(LIBMODELS) $(LIBHWGQ)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(MODELS_LIBS) $(ENGINE_LIBS)
 $(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(LIBMODELS) $(LIBHWGQ)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(MODELS_LIBS) $(ENGINE_LIBS)
@@ -146,6 +151,15 @@ asan:
 	$(MAKE) programs tests BUILD=build/asan SANITIZE=address,undefined CFLAGS='-O1 -g'
 tsan:
 	$(MAKE) programs tests BUILD=build/tsan SANITIZE=thread CFLAGS='-O1 -g'
+
+# Programs and tests for aarch64, with Debian's cross compiler; tests/arm64/emulate.sh runs them.
+ARM64_ROOT := build/arm64-root
+ARM64_LIB := $(ARM64_ROOT)/usr/lib/aarch64-linux-gnu
+arm64:
+	@./tests/arm64/root.sh $(ARM64_ROOT)
+	$(MAKE) programs tests BUILD=build/arm64 CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar \
+	  CFLAGS='-O3 -isystem $(ARM64_ROOT)/usr/include -isystem $(ARM64_ROOT)/usr/include/aarch64-linux-gnu' \
+	  LDFLAGS='-L$(ARM64_LIB) -Wl,-rpath-link,$(ARM64_LIB):$(ARM64_ROOT)/lib/aarch64-linux-gnu'
 
 FUZZ ?= $(notdir $(FUZZ_SRC:.c=))
 fuzz:

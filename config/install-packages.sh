@@ -1,19 +1,23 @@
 #!/bin/sh
 # Installs the Debian packages that building (and, with `test`, testing) hwgqd needs and that are missing. Does nothing and needs
 # no network or root when all are there. `test` also fetches promtool, for its checks alone.
-#   usage: install-packages.sh GROUP...      groups: build test
+#   usage: install-packages.sh GROUP...      groups: build test arm64
 set -eu
 
 build="gcc make pkg-config libc6-dev libmicrohttpd-dev libgnutls28-dev libseccomp-dev libjansson-dev libjpeg62-turbo-dev libspng-dev libwebp-dev libxxhash-dev libarchive-dev libopenblas-dev"
 test="clang libclang-rt-14-dev clang-format check curl openssl jq python3 dataset-fashion-mnist"
+# To compile for aarch64 and to run that, on other machines than those; tests/arm64/root.sh lists the libraries.
+arm64="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+[ "$(uname -m)" != aarch64 ] || arm64=
 
 wanted=
 for group in "$@"; do
   case $group in
   build) wanted="$wanted $build" ;;
   test) wanted="$wanted $test" ;;
+  arm64) wanted="$wanted $arm64" ;;
   *)
-    echo "install-packages.sh: unknown group '$group' (build, test)" >&2
+    echo "install-packages.sh: unknown group '$group' (build, test, arm64)" >&2
     exit 2
     ;;
   esac

@@ -21,6 +21,8 @@ bool hwgq_kernels_supported(const struct hwgq_kernels *kernels) {
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vpopcntdq");
   }
+#elif defined(__aarch64__)
+  if (strcmp(kernels->name, "neon") == 0) return true; /* part of the architecture */
 #endif
   return false;
 }
@@ -54,12 +56,13 @@ static bool is_zen5(void) {
  * (262-285 multiply-accumulates per cycle against 180-215, 3x3 convolutions of 128 to 512 channels). For Zen 4 and Intel's
  * cores the choice rests on stand-alone measurements of such loops, about 150-165 against 230-275; these kernels have not been
  * timed there yet: tests/bench/bench_kernels.c does. */
-bool hwgq_form_preferred(const struct hwgq_bconv_form *form) {
+bool hwgq_form_preferred(const struct hwgq_bconv_form *form, int planes) {
 #if defined(__x86_64__)
+  (void)planes;
   return form->span == 1 /* not AVX-512 look-up */ || !is_zen5();
 #else
-  (void)form;
-  return true;
+  /* NEON's instructions per multiply-accumulate of one plane: 1/32 by look-up, 1/43 by AND and CNT; of two: 1/32, 1/21. */
+  return form->code == 0 || planes > 1;
 #endif
 }
 
@@ -72,7 +75,9 @@ bool hwgq_sliced_supported(const struct hwgq_kernels *kernels) {
 
 /* 3x3 convolutions of as many channels in as out, multiply-accumulates per cycle of a core of Zen 5, best form / bit-sliced
  * with one, two and four pixels per tile: AVX-512 285 / 400, 285 / 270, 265 / 190; AVX2 130 / 190, 125 / 125. For Zen 4 and
- * Intel's cores stand-alone measurements of such loops say 400-500 for one pixel against 230-275 of the best form. */
+ * Intel's cores stand-alone measurements of such loops say 400-500 for one pixel against 230-275 of the best form. NEON has not
+ * been timed: it needs three operations for 128 lanes of a set bit, 1/72 per multiply-accumulate with one pixel per tile, of
+ * which more than one pixel may lose a third; against 1/29 by look-up. */
 int hwgq_sliced_pixels(const struct hwgq_kernels *kernels) {
 #if defined(__x86_64__)
   if (kernels->sliced.lanes == 512) return is_zen5() ? 1 : 2;

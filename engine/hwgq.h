@@ -241,7 +241,7 @@ enum hwgq_status hwgq_network_round_pixels(struct hwgq_network *network, const s
 struct hwgq_plan;
 
 struct hwgq_plan_options {
-  const char *cpu;      /* "scalar", "avx2", "avx512": kernel set; NULL: environment HWGQ_CPU, else the best this CPU has */
+  const char *cpu; /* "scalar", "avx2", "avx512", "neon": kernel set; NULL: environment HWGQ_CPU, else the best this CPU has */
   bool keep_all_layers; /* no buffer is reused, so that hwgq_run_output can return every stage's output (tests, verify) */
   const char *form;     /* "lookup6", "lookup4", "popcount": how binary convolutions are computed where the kernel set can do it
                            that way (all give the same numbers); NULL: its fastest way */

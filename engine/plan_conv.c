@@ -215,7 +215,7 @@ const struct hwgq_bconv_form *plan_choose_form(const struct plan_builder *builde
   const struct hwgq_bconv_form *first = NULL;
   for (const struct hwgq_bconv_form *form = plan->kernels->forms; form->name; form++) {
     if (!can_take(form, groups, input)) continue;
-    if (!first && hwgq_form_preferred(form)) first = form;
+    if (!first && hwgq_form_preferred(form, input->coding.planes)) first = form;
     if (plan->form && strcmp(plan->form, form->name) == 0) return form;
   }
   return first;

@@ -69,7 +69,7 @@ const struct config_key config_key_table[] = {
     {"sandbox", CONFIG_CHOICE, FIELD(sandbox), 0, 0, 0, "try|on|off",
      "Landlock and seccomp after the start: as far as the kernel can, all of it or no start, nothing"},
     {"cpu", CONFIG_STRING, FIELD(cpu), 0, 0, 0, NULL,
-     "kernel set: scalar, avx2, avx512, ...; the best that this CPU has when not given"},
+     "kernel set: scalar, avx2, avx512, neon; the best that this CPU has when not given"},
     {"port_file", CONFIG_STRING, FIELD(port_file), 0, 0, 0, NULL, "a file to write the port number to once listening"},
 };
 const int config_key_count = sizeof config_key_table / sizeof config_key_table[0];

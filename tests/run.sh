@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds everything four times (gcc, clang, ASan+UBSan, TSan), runs every test on each, and ends with 'N passed, N failed, N skipped'.
-#   usage: tests/run.sh [gcc|clang|asan|tsan|format]...      default: all of them
+# Builds everything four times (gcc, clang, ASan+UBSan, TSan), runs every test on each, the engine's on aarch64 too, and ends with
+# 'N passed, N failed, N skipped'.
+#   usage: tests/run.sh [gcc|arm64|clang|asan|tsan|format]...      default: all of them
 # Unit programs (Check) and fuzz, tool and http suites each print their own counts; this adds them up.
 set -u
 export CK_DEFAULT_TIMEOUT=300 # seconds a Check test may take: the machine may be busy
@@ -97,6 +98,26 @@ stage_gcc() {
   fuzz gcc build/release
   scripts gcc build/release tool http zoo torch
 }
+# Cross-compiled and emulated: the engine, and the bits of scores on every kernel set of both architectures.
+stage_arm64() {
+  if [ "$(uname -m)" != x86_64 ]; then
+    note "SKIPPED: arm64 is emulated on x86_64 only; on aarch64 the other stages test its kernels"
+    skipped=$((skipped + 1))
+    return
+  fi
+  build arm64 arm64 || return
+  launcher=tests/arm64/emulate.sh
+  export HWGQ_QUICK=1
+  unit arm64 build/arm64 'test_kernels*'
+  unit arm64 build/arm64 'test_lookup'
+  unit arm64 build/arm64 'test_sliced'
+  unit arm64 build/arm64 'test_plan'
+  unit arm64 build/arm64 'test_golden*'
+  unset HWGQ_QUICK
+  launcher=
+  build scores build/release/hwgq build/release/tests/scores/scores BUILD=build/release CC=gcc || return
+  run "arm64 tests/scores" tests/scores/run.sh build/release build/arm64
+}
 # The other compiler: what it compiles differently shows in the engine, the trainer and the daemon.
 stage_clang() {
   build clang programs tests BUILD=build/clang CC=clang || return
@@ -133,12 +154,12 @@ stage_format() {
   fi
 }
 
-[ $# -gt 0 ] || set -- format gcc clang asan tsan
+[ $# -gt 0 ] || set -- format gcc arm64 clang asan tsan
 for stage in "$@"; do
   case $stage in
-  gcc | clang | asan | tsan | format) "stage_$stage" ;;
+  gcc | arm64 | clang | asan | tsan | format) "stage_$stage" ;;
   *)
-    echo "tests/run.sh: unknown stage '$stage' (gcc, clang, asan, tsan, format)" >&2
+    echo "tests/run.sh: unknown stage '$stage' (gcc, arm64, clang, asan, tsan, format)" >&2
     exit 2
     ;;
   esac

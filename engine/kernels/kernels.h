@@ -239,7 +239,7 @@ struct hwgq_linear_job {
 };
 
 struct hwgq_kernels {
-  const char *name;                             /* "scalar", "avx2", "avx512" */
+  const char *name;                             /* "scalar", "avx2", "avx512", "neon" */
   struct hwgq_bconv_form forms[HWGQ_MAX_FORMS]; /* preferred first; the last one takes everything; then name NULL */
   struct hwgq_sliced sliced;
   void (*fconv)(const struct hwgq_conv_job *job); /* float32 fused multiply-add, from 0 */
@@ -272,8 +272,8 @@ bool hwgq_kernels_supported(const struct hwgq_kernels *kernels);
 
 /* The same for one form of a supported set. */
 bool hwgq_form_supported(const struct hwgq_bconv_form *form);
-/* Whether this CPU is faster with it than with the forms after it. */
-bool hwgq_form_preferred(const struct hwgq_bconv_form *form);
+/* Whether this CPU is faster with it than with the forms after it, on inputs of so many planes. */
+bool hwgq_form_preferred(const struct hwgq_bconv_form *form, int planes);
 
 /* Whether this CPU has what the set's bit-sliced kernels need beside the set itself, and up to how many pixels per tile they
  * are faster than the forms. */
@@ -312,6 +312,7 @@ void hwgq_code_arrange(const struct hwgq_bconv_form *form, const uint32_t *bits,
 HWGQ_DECLARE_KERNELS(scalar);
 HWGQ_DECLARE_KERNELS(avx2);
 HWGQ_DECLARE_KERNELS(avx512);
+HWGQ_DECLARE_KERNELS(neon);
 
 #define HWGQ_DECLARE_SLICED(isa)                                                                                               \
   void hwgq_sliced_list_##isa(const struct hwgq_sliced_list_job *job);                                                         \
@@ -321,11 +322,14 @@ HWGQ_DECLARE_KERNELS(avx512);
 HWGQ_DECLARE_SLICED(scalar);
 HWGQ_DECLARE_SLICED(avx2);
 HWGQ_DECLARE_SLICED(avx512);
+HWGQ_DECLARE_SLICED(neon);
 
 void hwgq_bconv_lookup4_avx2(const struct hwgq_conv_job *job);
 void hwgq_bconv_lookup4_avx512(const struct hwgq_conv_job *job);
 void hwgq_bconv_lookup6_avx512vbmi(const struct hwgq_conv_job *job);
 void hwgq_encode4_avx2(const struct hwgq_encode_job *job);
 void hwgq_encode6_avx512(const struct hwgq_encode_job *job);
+void hwgq_bconv_lookup4_neon(const struct hwgq_conv_job *job);
+void hwgq_encode4_neon(const struct hwgq_encode_job *job);
 
 #endif

@@ -8,7 +8,12 @@
 #define ICONVS(...)                                                                                                            \
   { __VA_ARGS__ }
 
-enum { HWGQ_SLICED_LANES_scalar = 64, HWGQ_SLICED_LANES_avx2 = 256, HWGQ_SLICED_LANES_avx512 = 512 };
+enum {
+  HWGQ_SLICED_LANES_scalar = 64,
+  HWGQ_SLICED_LANES_avx2 = 256,
+  HWGQ_SLICED_LANES_avx512 = 512,
+  HWGQ_SLICED_LANES_neon = 128
+};
 
 #define TABLE(isa, pixels, ...)                                                                                                \
   {                                                                                                                            \
@@ -31,6 +36,9 @@ static const struct hwgq_kernels tables[] = {
           {"lookup6", 6, 2, 2, hwgq_bconv_lookup6_avx512vbmi, hwgq_encode6_avx512},
           {"lookup4", 4, 2, 2, hwgq_bconv_lookup4_avx512, hwgq_encode4_avx2},
           {"popcount", 0, HWGQ_MAX_PLANES, 1, hwgq_bconv_popcount_avx512, NULL}),
+#elif defined(__aarch64__)
+    TABLE(neon, ICONVS(ICONV(direct_scalar)), {"lookup4", 4, 2, 1, hwgq_bconv_lookup4_neon, hwgq_encode4_neon},
+          {"popcount", 0, HWGQ_MAX_PLANES, 1, hwgq_bconv_popcount_neon, NULL}),
 #endif
 };
 

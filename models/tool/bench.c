@@ -21,16 +21,16 @@ struct options {
 /* ---- measuring
  * --------------------------------------------------------------------------------------------------------------- */
 
+/* Core clock in Hz by dependent 64-bit multiplications, three cycles each on every x86-64 of the last decade; the fastest of
+ * several tries, as a pause can only make one slower. 0 on other architectures, where the latency differs. */
+#if defined(__x86_64__)
 static double seconds(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* Core clock in Hz by dependent 64-bit multiplications, three cycles each on every x86-64 of the last decade; the fastest of
- * several tries, as a pause can only make one slower. 0 on other architectures, where the latency differs. */
 static double core_clock(void) {
-#if defined(__x86_64__)
   enum { COUNT = 300000, TRIES = 8 };
   double best = 0;
   for (int t = 0; t < TRIES; t++) {
@@ -44,10 +44,12 @@ static double core_clock(void) {
     if (hertz > best) best = hertz;
   }
   return best;
-#else
-  return 0;
-#endif
 }
+#else
+static double core_clock(void) {
+  return 0;
+}
+#endif
 
 static void cpu_model(char name[128]) {
   snprintf(name, 128, "unknown CPU");
@@ -56,9 +58,10 @@ static void cpu_model(char name[128]) {
   char line[256];
   while (fgets(line, sizeof line, file)) {
     char *colon = strchr(line, ':');
-    if (strncmp(line, "model name", 10) != 0 || !colon) continue;
+    const bool part = strncmp(line, "CPU part", 8) == 0; /* all that ARM's have: a number that stands for the core */
+    if ((strncmp(line, "model name", 10) != 0 && !part) || !colon) continue;
     line[strcspn(line, "\n")] = '\0';
-    snprintf(name, 128, "%.120s", colon + 1 + strspn(colon + 1, " "));
+    snprintf(name, 128, "%s%.100s", part ? "ARM CPU part " : "", colon + 1 + strspn(colon + 1, " "));
     break;
   }
   fclose(file);
@@ -185,8 +188,10 @@ static void table_row(struct text *out, const char *name, const char *kernel, ui
 
 static void write_table(struct text *out, const char *what, const struct hwgq_plan *plan, const struct measurement *m) {
   const struct spread *total = &m->stage[m->stages];
-  text_printf(out, "%s\n%s, %.2f GHz measured, kernel set %s, %d thread%s, one image at a time, %d runs\n\n", what, m->cpu,
-              m->hertz / 1e9, hwgq_plan_cpu(plan), m->threads, m->threads > 1 ? "s" : "", m->runs);
+  char clock[32] = "clock not measured";
+  if (m->hertz > 0) snprintf(clock, sizeof clock, "%.2f GHz measured", m->hertz / 1e9);
+  text_printf(out, "%s\n%s, %s, kernel set %s, %d thread%s, one image at a time, %d runs\n\n", what, m->cpu, clock,
+              hwgq_plan_cpu(plan), m->threads, m->threads > 1 ? "s" : "", m->runs);
   text_printf(out, "%-20s %-28s %12s %10s %10s %10s %10s\n", "stage", "kernel", "MACs", "us median", "min", "max",
               "MACs/cycle");
   for (int s = 0; s < m->stages; s++) {
@@ -317,7 +322,8 @@ int command_bench(int argc, char **argv) {
   struct hwgq_error error;
   const struct option_spec specs[] = {
       {"network", OPTION_TEXT, &options.choice.name, "NAME", "with random weights, instead of a file: see hwgq describe", 0, 0},
-      {"cpu", OPTION_TEXT, &options.cpu, "NAME", "kernel set: scalar, avx2, avx512 (default: HWGQ_CPU, else the best)", 0, 0},
+      {"cpu", OPTION_TEXT, &options.cpu, "NAME", "kernel set: scalar, avx2, avx512, neon (default: HWGQ_CPU, else the best)", 0,
+       0},
       {"form", OPTION_TEXT, &options.form, "NAME",
        "binary convolutions: sliced, lookup6, lookup4, popcount (default: the fastest)", 0, 0},
       {"runs", OPTION_INT, &options.runs, "N", "timed runs (default 200)", 1, 1000000},

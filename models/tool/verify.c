@@ -231,8 +231,8 @@ int command_verify(int argc, char **argv) {
   const struct option_spec options[] = {
       {"golden", OPTION_TEXT, &arguments.golden, "DIR", "check a recording instead of a model and images", 0, 0},
       {"model", OPTION_TEXT, &arguments.weights, "FILE", "with --golden: another file of weights", 0, 0},
-      {"cpu", OPTION_TEXT, &arguments.cpu, "NAME", "kernel set: scalar, avx2, avx512 or all (default: all that run here)", 0,
-       0},
+      {"cpu", OPTION_TEXT, &arguments.cpu, "NAME", "kernel set: scalar, avx2, avx512, neon or all (default: all that run here)",
+       0, 0},
       {"tolerance", OPTION_NUMBER, &arguments.tolerance, "X", "relative (default 1e-5)", 0, 1},
       {"layers", OPTION_FLAG, &arguments.layers, NULL, "print a table of all layers", 0, 0},
       {"json", OPTION_FLAG, &arguments.json, NULL, "print one JSON object per image or recording", 0, 0},

@@ -33,11 +33,16 @@ static double threshold_of(const struct hwgq_layer *quantizer, int j) {
   return quantizer->sign ? 0 : (double)quantizer->thresholds[j];
 }
 
+/* Not fmax: where float32 thresholds are widened in the loop, gcc 12 for aarch64 stops with an internal error. */
+static double larger(double a, double b) {
+  return b > a ? b : a;
+}
+
 /* What a distance from a threshold is relative to. */
 static double quantizer_scale(const struct hwgq_layer *quantizer, const double *before, size_t count) {
   double scale = largest_magnitude(before, count);
   for (int j = 0; j < (quantizer->sign ? 1 : quantizer->level_count); j++) {
-    scale = fmax(scale, fabs(threshold_of(quantizer, j)));
+    scale = larger(scale, fabs(threshold_of(quantizer, j)));
   }
   return scale > 0 ? scale : 1;
 }
@@ -47,7 +52,7 @@ static double distance_between(const struct hwgq_layer *quantizer, double value,
   const int low = a < b ? a : b, high = a < b ? b : a;
   double distance = 0;
   if (low < 0) return (double)INFINITY;
-  for (int j = low; j < high; j++) distance = fmax(distance, fabs(value - threshold_of(quantizer, j)) / scale);
+  for (int j = low; j < high; j++) distance = larger(distance, fabs(value - threshold_of(quantizer, j)) / scale);
   return distance;
 }
 

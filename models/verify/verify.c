@@ -7,7 +7,7 @@
 
 #include "engine/parameters.h"
 
-static const char *const known_sets[] = {"scalar", "avx2", "avx512"};
+static const char *const known_sets[] = {"scalar", "avx2", "avx512", "neon"};
 enum { KNOWN_SETS = sizeof known_sets / sizeof *known_sets };
 
 /* A kernel set with two plans: one keeps every stage's output, the other one reuses buffers as the one that serves does. */

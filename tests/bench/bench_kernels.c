@@ -18,7 +18,8 @@ static const struct {
   const char *set, *form, *title;
 } forms[] = {{"scalar", "popcount", "scalar popcount"}, {"avx2", "popcount", "avx2 popcount"},
              {"avx2", "lookup4", "avx2 lookup4"},       {"avx512", "popcount", "avx512 popcount"},
-             {"avx512", "lookup4", "avx512 lookup4"},   {"avx512", "lookup6", "avx512 lookup6"}};
+             {"avx512", "lookup4", "avx512 lookup4"},   {"avx512", "lookup6", "avx512 lookup6"},
+             {"neon", "popcount", "neon popcount"},     {"neon", "lookup4", "neon lookup4"}};
 
 static double seconds(void) {
   struct timespec now;

@@ -53,12 +53,12 @@ static const char *run_plan(const struct hwgq_network *network, const char *cpu,
 }
 
 static const char *check_plans(const struct hwgq_network *network, const float *input) {
-  static const char *const cpus[] = {"scalar", "avx2", "avx512"};
+  static const char *const cpus[] = {"scalar", "avx2", "avx512", "neon"};
   static float first[MOST_SCORES], scores[MOST_SCORES];
   bool planned = false, also_planned = false;
   memset(first, 0, sizeof first);
   const char *wrong = run_plan(network, cpus[0], input, first, &planned);
-  for (int i = 1; i < 3 && !wrong; i++) {
+  for (size_t i = 1; i < sizeof cpus / sizeof *cpus && !wrong; i++) {
     if (!hwgq_cpu_supports(cpus[i])) continue;
     memset(scores, 0, sizeof scores);
     wrong = run_plan(network, cpus[i], input, scores, &also_planned);

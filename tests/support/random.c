@@ -1,4 +1,6 @@
 /* Seeded random numbers. */
+#include <stdlib.h>
+
 #include "tests/support/support.h"
 
 uint64_t support_random_next(struct support_random *random) {
@@ -25,4 +27,8 @@ double support_random_normal(struct support_random *random) {
   double sum = -6;
   for (int i = 0; i < 12; i++) sum += support_random_uniform(random);
   return sum;
+}
+
+int support_rounds(int rounds) {
+  return getenv("HWGQ_QUICK") ? (rounds + 3) / 4 : rounds;
 }

@@ -18,6 +18,9 @@ bool support_random_chance(struct support_random *random, double probability);
 double support_random_uniform(struct support_random *random); /* [0, 1) */
 double support_random_normal(struct support_random *random);  /* about N(0,1), within +-6 */
 
+/* How many of `rounds` random rounds to do: a quarter when the environment has HWGQ_QUICK, as in an emulator. At least 1. */
+int support_rounds(int rounds);
+
 /* ---- networks ----------------------------------------------------------------------------------------------------------- */
 
 /* Appends a layer with one input and returns it. */

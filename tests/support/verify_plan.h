@@ -11,7 +11,7 @@
 #include "engine/parameters.h"
 #include "tests/support/support.h"
 
-static const char *const sets[] = {"scalar", "avx2", "avx512"};
+static const char *const sets[] = {"scalar", "avx2", "avx512", "neon"};
 enum { SET_COUNT = sizeof sets / sizeof *sets };
 
 static inline size_t elements(struct hwgq_shape shape) {
@@ -25,6 +25,7 @@ enum { FORM_COUNT = sizeof forms / sizeof *forms };
 /* A plan with its scratch memory and every layer's output of one run. */
 struct outcome {
   struct hwgq_plan *plan;
+  const char *form; /* that was asked for */
   void *scratch;
   float *scores;
   float **layers; /* [layer_count], NULL where folded */
@@ -33,7 +34,7 @@ struct outcome {
 static inline struct outcome execute(const struct hwgq_network *network, const char *cpu, const char *form,
                                      const float *input) {
   struct hwgq_error error = {""};
-  struct outcome outcome = {0};
+  struct outcome outcome = {.form = form};
   const struct hwgq_plan_options options = {.cpu = cpu, .form = form, .keep_all_layers = true};
   ck_assert_msg(hwgq_plan_create(network, NULL, &options, &outcome.plan, &error) == HWGQ_OK, "%s", error.message);
   const size_t bytes = hwgq_plan_scratch_bytes(outcome.plan);
@@ -113,7 +114,7 @@ static inline void compare_sets(const struct hwgq_network *network, const struct
 static inline void compare_reuse(const struct hwgq_network *network, const struct outcome *kept, const float *input) {
   struct hwgq_error error;
   struct hwgq_plan *plan;
-  const struct hwgq_plan_options options = {.cpu = hwgq_plan_cpu(kept->plan)};
+  const struct hwgq_plan_options options = {.cpu = hwgq_plan_cpu(kept->plan), .form = kept->form};
   ck_assert_int_eq(hwgq_plan_create(network, NULL, &options, &plan, &error), HWGQ_OK);
   const size_t bytes = hwgq_plan_scratch_bytes(plan), scores_bytes = (size_t)hwgq_plan_output_count(plan) * sizeof(float);
   ck_assert_uint_le(bytes, hwgq_plan_scratch_bytes(kept->plan));
@@ -147,7 +148,7 @@ static inline size_t verify(const struct hwgq_network *network, const float *inp
   }
   compared = compare_with_reference(network, reference, &outcomes[0], input, seed, &moved);
   for (int i = 1; i < count; i++) compare_sets(network, &outcomes[0], &outcomes[i], seed);
-  compare_reuse(network, &outcomes[count - 1], input);
+  for (int i = count > FORM_COUNT ? count - FORM_COUNT : 0; i < count; i++) compare_reuse(network, &outcomes[i], input);
   for (int i = 0; i < count; i++) release(&outcomes[i], network->layer_count);
   hwgq_reference_destroy(reference);
   if (moved && moved_count) ++*moved_count;

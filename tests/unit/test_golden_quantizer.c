@@ -87,7 +87,7 @@ static void check_edges(json_t *entry) {
   for (int c = 0; c < count; c++)
     ck_assert_msg(hwgq_reference_output(reference, 0)[c] == (double)expected[c], "%s: reference: %.9g is wrong", label,
                   (double)input[c]);
-  static const char *const kernel_sets[] = {"scalar", "avx2", "avx512"};
+  static const char *const kernel_sets[] = {"scalar", "avx2", "avx512", "neon"};
   for (size_t k = 0; k < sizeof kernel_sets / sizeof *kernel_sets; k++) {
     if (!hwgq_cpu_supports(kernel_sets[k])) continue;
     run_plan(model, kernel_sets[k], input, output);

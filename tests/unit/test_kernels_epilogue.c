@@ -169,12 +169,48 @@ START_TEST(affine) {
 }
 END_TEST
 
+/* 3 * (1 / 3) rounds to 1: a multiplication that is fused with the addition of -1 leaves a rest. */
+START_TEST(affine_rounds_twice) {
+  const struct hwgq_kernels *kernels = set_at(_i);
+  if (!kernels) return;
+  static const double thirds = 1.0 / 3;
+  int32_t integers[LANES];
+  float floats[LANES], residual[LANES], output[LANES];
+  double factors[2 * LANES];
+  for (int lane = 0; lane < LANES; lane++) integers[lane] = 3, floats[lane] = 3;
+  for (int round = 0; round < 3; round++) { /* what is a third: the factor, the output's scale, the residual's scale */
+    for (int lane = 0; lane < LANES; lane++) {
+      factors[lane] = thirds;
+      factors[LANES + lane] = round == 0 ? -1 : 0;
+      if (round == 1) factors[lane] = 1; /* y = 3 */
+      residual[lane] = round == 1 ? 1 : 3;
+    }
+    for (int type = 0; type < 2; type++) {
+      for (int lane = 0; lane < LANES; lane++) output[lane] = 77;
+      const struct hwgq_affine_job job = {.accumulators = type ? (void *)floats : integers,
+                                          .pixels = 1,
+                                          .factors = factors,
+                                          .steps = 1,
+                                          .lanes = LANES,
+                                          .output = output,
+                                          .residual = round == 0 ? NULL : residual,
+                                          .scale = round == 1 ? thirds : -1,
+                                          .residual_scale = round == 1 ? -1 : thirds};
+      (type ? kernels->affine_f32 : kernels->affine_i32)(&job);
+      for (int lane = 0; lane < LANES; lane++)
+        ck_assert_msg(output[lane] == 0, "round %d lane %d: %a", round, lane, (double)output[lane]);
+    }
+  }
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("kernels_epilogue");
   TCase *tests = tcase_create("kernels_epilogue");
   tcase_set_timeout(tests, 300);
   tcase_add_loop_test(tests, packing, 0, SETS);
   tcase_add_loop_test(tests, affine, 0, SETS);
+  tcase_add_loop_test(tests, affine_rounds_twice, 0, SETS);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);

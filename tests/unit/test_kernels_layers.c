@@ -152,7 +152,7 @@ int main(void) {
   Suite *suite = suite_create("kernels_layers");
   TCase *tests = tcase_create("kernels_layers");
   tcase_set_timeout(tests, 300);
-  tcase_add_loop_test(tests, layers, 0, LAYER_ROUNDS);
+  tcase_add_loop_test(tests, layers, 0, support_rounds(LAYER_ROUNDS));
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);

@@ -338,7 +338,7 @@ static bool agrees_with_reference(const struct hwgq_network *network, const stru
 }
 
 static void check_sets(const char *name, int variant) {
-  static const char *const sets[] = {"scalar", "avx2", "avx512"};
+  static const char *const sets[] = {"scalar", "avx2", "avx512", "neon"};
   struct hwgq_network *network = small_network(name, variant);
   const int classes = 11;
   float *input = input_of(network, 100);
@@ -350,7 +350,7 @@ static void check_sets(const char *name, int variant) {
   double sum = 0;
   for (int c = 0; c < classes; c++) sum += (double)first.scores[c];
   ck_assert_double_le(fabs(sum - 1), 1e-5);
-  for (int s = 1; s < 3; s++) {
+  for (size_t s = 1; s < sizeof sets / sizeof *sets; s++) {
     if (!hwgq_cpu_supports(sets[s])) continue;
     struct outcome other = run_plan(network, sets[s], input);
     ck_assert_mem_eq(first.scores, other.scores, (size_t)classes * sizeof(float));
