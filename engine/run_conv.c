@@ -90,7 +90,7 @@ static void make_corrections(const struct conv_run *run, int32_t *sums, int begi
                                         .words = group->count,
                                         .planes = run->real ? 1 : coding->planes,
                                         .plane_step = coding->planes,
-                                        .masks = group->masks,
+                                        .masks = conv->group_count > 1 ? group->masks : NULL,
                                         .sums = sums + start};
       run->plan->kernels->sums(&job);
       sum_windows(conv, sums, coding->sign ? -2 : -1, corrections, begin, end, sums + plan_pixels(conv->in));

@@ -142,7 +142,7 @@ struct hwgq_sums_job {
   const uint32_t *input;
   size_t pixels, pixel_step;
   int words, planes, plane_step;
-  const uint32_t *masks; /* [words] */
+  const uint32_t *masks; /* [words], or NULL for all bits */
   int32_t *sums;
 };
 

@@ -149,17 +149,21 @@ START_TEST(convolutions) {
 END_TEST
 
 START_TEST(sums) {
+  enum { WORDS = 40 };
   const struct hwgq_kernels *kernels = set_at(_i);
   if (!kernels) return;
   struct support_random random = {22};
   for (int round = 0; round < 300; round++) {
-    const int words = support_random_int(&random, 1, 9), planes = support_random_int(&random, 1, 4), step = planes + 1;
-    const size_t pixels = (size_t)support_random_int(&random, 1, 20), pixel_step = (size_t)(words * step + 2);
-    uint32_t *input = reserve(pixels * pixel_step), masks[9];
+    const bool dense = round % 3 != 0, masked = round % 5 == 0; /* dense: nothing between words and pixels */
+    const int words = support_random_int(&random, 1, support_random_chance(&random, 0.2) ? WORDS : 9);
+    const int planes = support_random_int(&random, 1, 4), step = dense ? planes : planes + 1;
+    const size_t pixels = (size_t)support_random_int(&random, 1, 20), pixel_step = (size_t)(words * step + (dense ? 0 : 2));
+    uint32_t *input = reserve(pixels * pixel_step), masks[WORDS];
     int32_t result[20];
     fill_bits(&random, input, pixels * pixel_step);
-    fill_bits(&random, masks, 9);
-    const struct hwgq_sums_job job = {input, pixels, pixel_step, words, planes, step, masks, result};
+    fill_bits(&random, masks, WORDS);
+    if (!masked) memset(masks, 0xff, sizeof masks);
+    const struct hwgq_sums_job job = {input, pixels, pixel_step, words, planes, step, masked ? masks : NULL, result};
     kernels->sums(&job);
     for (size_t i = 0; i < pixels; i++) {
       int32_t expected = 0;
