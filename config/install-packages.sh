@@ -44,7 +44,7 @@ fetch_promtool() {
   if command -v promtool >/dev/null || [ -x "$tools/promtool" ]; then return; fi
   folder=$(mktemp -d)
   echo "Fetching promtool (from the Debian package prometheus) into build/tools"
-  if { (cd "$folder" && apt-get download -qq prometheus) || { $sudo apt-get update -qq && (cd "$folder" && apt-get download -qq prometheus); }; } \
+  if { (cd "$folder" && apt-get download -qq prometheus) || { $sudo apt-get -o DPkg::Lock::Timeout=300 update -qq && (cd "$folder" && apt-get download -qq prometheus); }; } \
     >/dev/null 2>&1 && dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -x -C "$folder" ./usr/bin/promtool; then
     mkdir -p "$tools"
     mv "$folder/usr/bin/promtool" "$tools/promtool"
@@ -66,11 +66,11 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 if [ -n "$missing" ]; then
   echo "Installing missing Debian packages:$missing"
-  # The lists may be absent or old (fresh containers): try once with what is there, then refresh.
+  # The lists may be absent or old (fresh containers): try once with what is there, then refresh. Another apt may be at work.
   # shellcheck disable=SC2086
-  $sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1 || {
-    $sudo apt-get update -qq
-    $sudo apt-get install -y -qq --no-install-recommends $missing
+  $sudo apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $missing >/dev/null 2>&1 || {
+    $sudo apt-get -o DPkg::Lock::Timeout=300 update -qq
+    $sudo apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $missing
   }
 fi
 case " $* " in *" test "*) fetch_promtool ;; esac
