@@ -74,17 +74,18 @@ bool hwgq_sliced_supported(const struct hwgq_kernels *kernels) {
 }
 
 /* 3x3 convolutions of as many channels in as out, multiply-accumulates per cycle of a core of Zen 5, best form / bit-sliced
- * with one, two and four pixels per tile: AVX-512 285 / 400, 285 / 270, 265 / 190; AVX2 130 / 190, 125 / 125. For Zen 4 and
- * Intel's cores stand-alone measurements of such loops say 400-500 for one pixel against 230-275 of the best form. NEON has not
- * been timed: it needs three operations for 128 lanes of a set bit, 1/72 per multiply-accumulate with one pixel per tile, of
- * which more than one pixel may lose a third; against 1/29 by look-up. */
-int hwgq_sliced_pixels(const struct hwgq_kernels *kernels) {
+ * with 512, 256 and 128 out channels (all lanes in use, 3/4, 9/16): AVX-512 285 / 400, 285 / 300, 265 / 190, and 10 % less
+ * where the sums are wanted; AVX2 (256 lanes) 130 / 190 with all lanes in use, 125 / 125 with 3/4. For Zen 4 and Intel's cores
+ * stand-alone measurements of such loops say 400-500 against 230-275 of the best form. NEON has not been timed: it needs three
+ * operations for 128 lanes of a set bit, 1/72 per multiply-accumulate with all lanes in use, against 1/29 by look-up. */
+double hwgq_sliced_share(const struct hwgq_kernels *kernels, bool floats) {
 #if defined(__x86_64__)
-  if (kernels->sliced.lanes == 512) return is_zen5() ? 1 : 2;
-  if (kernels->sliced.lanes == 256) return 1;
+  if (kernels->sliced.lanes == 512) return !is_zen5() ? 0.6 : floats ? 0.9 : 0.7;
+  if (kernels->sliced.lanes == 256) return 0.9;
 #endif
   (void)kernels;
-  return 2;
+  (void)floats;
+  return 0.5;
 }
 
 const char *hwgq_cpu_best(void) {

@@ -47,21 +47,35 @@ static bool can_slice(const struct hwgq_plan *plan, const struct hwgq_layer *lay
   return epilogue->steps ? !conv->pooled : epilogue->level_count <= HWGQ_SLICED_LEVELS;
 }
 
-/* Whether few enough pixels share the lanes (the more there are, the more sources of a tile are outside the windows of most),
- * and enough rows are added for each sum: what happens to a sum afterwards costs as much as several hundred rows. */
-static bool is_fast(const struct hwgq_kernels *kernels, const struct plan_conv *conv, int out_channels) {
+/* Share of the lanes' work that is needed: less than 1 where out channels do not fill the lanes, or sources of a tile are
+ * outside the windows of some of its pixels. */
+static double useful_share(const struct plan_conv *conv, int lanes, int out_channels) {
+  const struct plan_window *window = &conv->window;
+  const int per_group = out_channels / conv->group_count, rest = per_group % lanes;
+  const double taps = (double)window->kernel_height * window->kernel_width;
+  double rows = taps * (per_group / lanes); /* of lanes, per input channel and output pixel */
+  if (rest) {
+    struct sliced_part part = {.pixels = lanes / lanes_for(rest)};
+    set_tile(&part, window);
+    rows += (double)part.source_rows * part.source_columns / part.pixels;
+  }
+  return taps * per_group / (rows * lanes);
+}
+
+/* Whether the lanes are used well enough, and enough rows are added for each sum: what happens to a sum afterwards costs as
+ * much as several hundred rows. */
+static bool is_fast(const struct hwgq_kernels *kernels, const struct plan_conv *conv, const struct plan_epilogue *epilogue,
+                    int out_channels) {
   const int64_t fan_in =
       (int64_t)conv->window.kernel_height * conv->window.kernel_width * (conv->in.channels / conv->group_count);
-  if (fan_in < MIN_FAN_IN) return false;
-  const int per_group = out_channels / conv->group_count, lanes = kernels->sliced.lanes;
-  const int pixels = per_group >= lanes ? 1 : lanes / lanes_for(per_group);
-  return pixels <= hwgq_sliced_pixels(kernels) && plan_pixels(conv->out) >= MIN_PIXELS;
+  if (fan_in < MIN_FAN_IN || plan_pixels(conv->out) < MIN_PIXELS) return false;
+  return useful_share(conv, kernels->sliced.lanes, out_channels) >= hwgq_sliced_share(kernels, epilogue->steps > 0);
 }
 
 bool plan_choose_sliced(const struct hwgq_plan *plan, const struct hwgq_layer *layer, const struct plan_tensor *input,
                         const struct plan_conv *conv, const struct plan_epilogue *epilogue) {
   if (!can_slice(plan, layer, input, conv, epilogue)) return false;
-  return plan->form ? strcmp(plan->form, "sliced") == 0 : is_fast(plan->kernels, conv, layer->out_channels);
+  return plan->form ? strcmp(plan->form, "sliced") == 0 : is_fast(plan->kernels, conv, epilogue, layer->out_channels);
 }
 
 /* ---- parts --------------------------------------------------------------------------------------------------------------- */

@@ -275,10 +275,10 @@ bool hwgq_form_supported(const struct hwgq_bconv_form *form);
 /* Whether this CPU is faster with it than with the forms after it, on inputs of so many planes. */
 bool hwgq_form_preferred(const struct hwgq_bconv_form *form, int planes);
 
-/* Whether this CPU has what the set's bit-sliced kernels need beside the set itself, and up to how many pixels per tile they
- * are faster than the forms. */
+/* Whether this CPU has what the set's bit-sliced kernels need beside the set itself, and the share of the lanes from which on
+ * they are faster than the forms; `floats`: the sums are wanted, not only which thresholds they reach. */
 bool hwgq_sliced_supported(const struct hwgq_kernels *kernels);
-int hwgq_sliced_pixels(const struct hwgq_kernels *kernels);
+double hwgq_sliced_share(const struct hwgq_kernels *kernels, bool floats);
 
 /* codes.c: what a form with codes needs, per pixel of `words` words of planes. A unit is what `length` of a job counts. */
 size_t hwgq_code_elements(const struct hwgq_bconv_form *form, int words); /* uint32 per pixel */
