@@ -110,6 +110,7 @@ stage_arm64() {
   export HWGQ_QUICK=1
   unit arm64 build/arm64 'test_kernels*'
   unit arm64 build/arm64 'test_lookup'
+  unit arm64 build/arm64 'test_first_conv'
   unit arm64 build/arm64 'test_sliced'
   unit arm64 build/arm64 'test_plan'
   unit arm64 build/arm64 'test_golden*'

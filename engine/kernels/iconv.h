@@ -49,5 +49,6 @@ HWGQ_DECLARE_ICONV(madd_avx2);
 HWGQ_DECLARE_ICONV(dot_avxvnni);
 HWGQ_DECLARE_ICONV(madd_avx512);
 HWGQ_DECLARE_ICONV(dot_avx512vnni);
+HWGQ_DECLARE_ICONV(mlal_neon);
 
 #endif

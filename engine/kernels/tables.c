@@ -37,7 +37,7 @@ static const struct hwgq_kernels tables[] = {
           {"lookup4", 4, 2, 2, hwgq_bconv_lookup4_avx512, hwgq_encode4_avx2},
           {"popcount", 0, HWGQ_MAX_PLANES, 1, hwgq_bconv_popcount_avx512, NULL}),
 #elif defined(__aarch64__)
-    TABLE(neon, ICONVS(ICONV(direct_scalar)), {"lookup4", 4, 2, 1, hwgq_bconv_lookup4_neon, hwgq_encode4_neon},
+    TABLE(neon, ICONVS(ICONV(mlal_neon)), {"lookup4", 4, 2, 1, hwgq_bconv_lookup4_neon, hwgq_encode4_neon},
           {"popcount", 0, HWGQ_MAX_PLANES, 1, hwgq_bconv_popcount_neon, NULL}),
 #endif
 };

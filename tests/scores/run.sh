@@ -22,6 +22,8 @@ for name in mini slim-basic; do
   add "$folder/$name.hwgq" "$(find $golden -name 000_data.input.bin | sort | tr '\n' ' ') $images"
 done
 for model in models/zoo/*.hwgq; do add "$model" "$images $photos"; done
+"$build/hwgq" round models/zoo/cifar10.hwgq -o "$folder/round.hwgq" >/dev/null || exit 1 # the first convolution in integers
+add "$folder/round.hwgq" "$images $photos"
 
 # scores PROGRAM SET FORM: everything, one network after another.
 scores() {

@@ -189,10 +189,7 @@ static void reduce(struct net *net) {
 static void check_parameter(struct model *m, const struct net_parameter *p) {
   size_t stride = p->count / MAX_CHECKED + 1;
   double scale = 0;
-  for (size_t i = 0; i < p->count; i++) {
-    const double magnitude = fabs((double)p->gradient[i]);
-    if (magnitude > scale) scale = magnitude; /* not fmax: gcc 12 for aarch64 stops with an internal error */
-  }
+  for (size_t i = 0; i < p->count; i++) scale = fmax(scale, fabs((double)p->gradient[i]));
   ck_assert_msg(scale > 1e-6, "%s: no gradient arrives", p->name);
   for (size_t i = 0; i < p->count; i += stride) {
     float at = p->value[i], step = 1e-3f;
