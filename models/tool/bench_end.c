@@ -24,6 +24,7 @@ int bench_cores(void) {
  */
 
 struct file {
+  const char *name;
   uint8_t *bytes;
   size_t length;
 };
@@ -59,6 +60,7 @@ static enum hwgq_status read_files(const struct bench_end_options *options, stru
   *files = calloc((size_t)*count, sizeof **files);
   if (!*files) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "bench: out of memory");
   enum hwgq_status status = HWGQ_OK;
+  for (int i = 0; i < *count; i++) (*files)[i].name = options->image_count ? options->images[i] : "the made up image";
   for (int i = 0; i < options->image_count && !status; i++) status = read_image(options->images[i], &(*files)[i], error);
   if (!options->image_count) status = bench_jpeg(32, 32, &(*files)[0].bytes, &(*files)[0].length, error);
   if (status) release_files(*files, *count);
@@ -92,9 +94,12 @@ struct worker {
 static void classify_one(struct worker *worker, uint64_t number) {
   const struct file *file = &worker->round->files[number % (uint64_t)worker->round->file_count];
   struct classify_result result;
-  worker->status =
-      classify_bytes(worker->round->classifier, worker->scratch, file->bytes, file->length, NULL, &result, &worker->error);
-  if (worker->status) return;
+  struct hwgq_error error;
+  worker->status = classify_bytes(worker->round->classifier, worker->scratch, file->bytes, file->length, NULL, &result, &error);
+  if (worker->status) {
+    hwgq_fail(&worker->error, worker->status, "%.200s: %.300s", file->name, error.message);
+    return;
+  }
   worker->decode_ns += result.decode_ns;
   worker->preprocess_ns += result.preprocess_ns;
   worker->inference_ns += result.inference_ns;
