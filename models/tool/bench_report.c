@@ -26,7 +26,7 @@ static void cell(struct text *out, int width, int decimals, double number, const
 
 static void table_row(struct text *out, const struct bench_measurement *m, const struct bench_layer *layer,
                       const struct bench_spread *spread) {
-  text_printf(out, "%-20.20s %-26.26s %11llu %9.1f %9.1f %9.1f", layer->info.name, layer->info.kernel,
+  text_printf(out, "%-23.23s %-26.26s %11llu %9.1f %9.1f %9.1f", layer->info.name, layer->info.kernel,
               (unsigned long long)layer->info.macs, spread->median, spread->least, spread->most);
   cell(out, 10, 1, per_cycle(m, layer->info.macs, spread), "");
   cell(out, 5, 0, 100 * share_of(m, layer, layer->bound, spread), bound_is_sliced(layer->info.kernel) ? "%*" : "% ");
@@ -86,7 +86,7 @@ void bench_write_table(struct text *out, const char *what, const struct hwgq_pla
   }
   text_printf(out, ", kernel set %s, %d thread%s, one image at a time, %d runs\n\n", hwgq_plan_cpu(plan), m->threads,
               m->threads > 1 ? "s" : "", m->runs);
-  text_printf(out, "%-20s %-26s %11s %9s %9s %9s %10s %7s %5s %9s\n", "stage", "kernel", "MACs", "us median", "min", "max",
+  text_printf(out, "%-23s %-26s %11s %9s %9s %9s %10s %7s %5s %9s\n", "stage", "kernel", "MACs", "us median", "min", "max",
               "MACs/cycle", "ports", "L2", "kB");
   for (int s = 0; s <= m->stages; s++) table_row(out, m, &layers[s], &m->stage[s]);
   text_puts(out, "\n");
