@@ -115,7 +115,9 @@ static void *work(void *argument) {
   if (atomic_load(&round->signal) == GO && !worker->status) {
     worker->decode_ns = worker->preprocess_ns = worker->inference_ns = 0;
     const double start = bench_cpu_seconds();
-    for (; bench_seconds() < round->end && !worker->status; worker->images++) classify_one(worker, worker->images);
+    do { /* one at least, however busy the machine */
+      classify_one(worker, worker->images++);
+    } while (bench_seconds() < round->end && !worker->status);
     worker->cpu_seconds = bench_cpu_seconds() - start;
   }
   classify_scratch_destroy(worker->scratch);
