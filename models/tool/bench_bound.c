@@ -7,13 +7,13 @@
 #include <cpuid.h>
 #endif
 
-/* ---- cores -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- cores --------------------------------------------------------------------------------------------------------------- */
 
+#if defined(__x86_64__)
 /* Zen 5: measured with loops of independent instructions on a server; mobile cores of the family with 256-bit data paths are
- * not told apart. Zen 3 and 4: AMD's optimization guides; Zen 4 splits 512-bit instructions in two. Intel: servers from Ice
- * Lake on, ports 0 and 5 for 512 bits (0, 1 and 5 for 256), of which 5 alone shuffles 512 bits and counts; its mobile cores
- * multiply 512-bit floats at half of this rate. */
+ * not told apart. The others: published instruction tables, not measured by this project. Zen 4 splits 512-bit instructions in
+ * two. Intel: servers from Ice Lake on, ports 0 and 5 for 512 bits (0, 1 and 5 for 256), of which 5 alone shuffles 512 bits and
+ * counts; its mobile cores multiply 512-bit floats at half of this rate. */
 static const struct bound_cpu cpus[] = {
     {"AMD Zen 5", {4, 2, 2, 2, 2, 2}, {4, 2, 2, 2, 2, 2}, 48 << 10, 64},
     {"AMD Zen 4", {2, 1, 1, 1, 1, 1}, {4, 2, 2, 2, 2, 2}, 32 << 10, 32},
@@ -22,7 +22,6 @@ static const struct bound_cpu cpus[] = {
 };
 
 const struct bound_cpu *bound_cpu_detect(void) {
-#if defined(__x86_64__)
   enum { ZEN5, ZEN4, ZEN3, INTEL };
   unsigned eax, ebx, ecx, edx;
   if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return NULL;
@@ -32,12 +31,15 @@ const struct bound_cpu *bound_cpu_detect(void) {
     if (family == 0x19) return &cpus[__builtin_cpu_supports("avx512f") ? ZEN4 : ZEN3];
   }
   if (__builtin_cpu_is("intel") && __builtin_cpu_supports("avx512vpopcntdq")) return &cpus[INTEL];
-#endif
   return NULL;
 }
+#else
+const struct bound_cpu *bound_cpu_detect(void) {
+  return NULL;
+}
+#endif
 
-/* ---- kernels ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- kernels ------------------------------------------------------------------------------------------------------------- */
 
 /* What an inner loop does for `pairs` pairs of a weight and an activation; once per plane of the activations where `per_plane`
  * says so, and per set bit of an activation where `sliced` does. */

@@ -20,8 +20,7 @@ int bench_cores(void) {
   return count < 1 ? 1 : count > BENCH_MAX_WORKERS ? BENCH_MAX_WORKERS : count;
 }
 
-/* ---- image files -----------------------------------------------------------------------------------------------------------
- */
+/* ---- image files --------------------------------------------------------------------------------------------------------- */
 
 struct file {
   const char *name;
@@ -67,8 +66,7 @@ static enum hwgq_status read_files(const struct bench_end_options *options, stru
   return status;
 }
 
-/* ---- workers ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- workers ------------------------------------------------------------------------------------------------------------- */
 
 enum { WAIT, GO, CANCEL };
 
@@ -170,8 +168,7 @@ static enum hwgq_status run_round(struct round *round, struct totals *totals, in
   return status;
 }
 
-/* ---- report ----------------------------------------------------------------------------------------------------------------
- */
+/* ---- report -------------------------------------------------------------------------------------------------------------- */
 
 /* Noisy by the rule of bench_measure.h, with rounds in the place of runs, and the worst of the numbers of workers. */
 static struct bench_noise noise_of(const struct totals *totals, const struct bench_spread *rate, int count, double before,
@@ -241,8 +238,7 @@ static void write_json(struct text *out, const struct report *r) {
   text_puts(out, "]}\n");
 }
 
-/* ---- all -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- all ----------------------------------------------------------------------------------------------------------------- */
 
 static enum hwgq_status measure(const struct bench_end_options *options, const struct classifier *classifier,
                                 const struct file *files, int file_count, struct text *out, struct hwgq_error *error) {

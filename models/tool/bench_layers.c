@@ -3,8 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* ---- padded taps -----------------------------------------------------------------------------------------------------------
- */
+/* ---- padded taps --------------------------------------------------------------------------------------------------------- */
 
 /* Taps inside the input, summed over the outputs along one axis. */
 static uint64_t valid_taps(int in, int out, int kernel, int stride, int pad) {
@@ -25,8 +24,7 @@ static uint64_t executed_macs(const struct hwgq_network *network, const struct h
          valid_taps(in.width, layer->output.width, layer->kernel_width, layer->stride_width, layer->pad_width);
 }
 
-/* ---- set bits --------------------------------------------------------------------------------------------------------------
- */
+/* ---- set bits ------------------------------------------------------------------------------------------------------------ */
 
 /* The quantizer whose levels a layer's output has; NULL: not of one. */
 static const struct hwgq_layer *quantizer_of(const struct hwgq_network *network, int layer) {
@@ -87,8 +85,7 @@ static enum hwgq_status count_set_bits(const struct hwgq_network *network, const
   return status;
 }
 
-/* ---- all -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- all ----------------------------------------------------------------------------------------------------------------- */
 
 enum hwgq_status bench_layers_create(const struct hwgq_network *network, const struct hwgq_preprocess *preprocess,
                                      const struct hwgq_plan_options *options, const struct hwgq_plan *plan,

@@ -8,8 +8,7 @@
 
 #include "models/tool/bench_threads.h"
 
-/* ---- the machine -----------------------------------------------------------------------------------------------------------
- */
+/* ---- the machine --------------------------------------------------------------------------------------------------------- */
 
 double bench_seconds(void) {
   struct timespec now;
@@ -72,8 +71,7 @@ enum bench_noise_kind bench_noise_kind(const struct bench_noise *noise) {
   return noise->core_share < 0.95 ? BENCH_CORE_TAKEN : BENCH_QUIET;
 }
 
-/* ---- runs ------------------------------------------------------------------------------------------------------------------
- */
+/* ---- runs ---------------------------------------------------------------------------------------------------------------- */
 
 /* Memory of a measurement. */
 struct recorder {
@@ -144,8 +142,7 @@ enum hwgq_status bench_measure(const struct hwgq_plan *plan, const uint8_t *pixe
   return hwgq_fail(error, HWGQ_ERROR_MEMORY, "bench: out of memory; try fewer runs than %d", runs);
 }
 
-/* ---- workers ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- workers ------------------------------------------------------------------------------------------------------------- */
 
 enum hwgq_status bench_measure_workers(const struct hwgq_plan *plan, const uint8_t *pixels, int runs,
                                        struct bench_measurement *m, struct hwgq_error *error) {

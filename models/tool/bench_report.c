@@ -12,8 +12,7 @@ static double share_of(const struct bench_measurement *m, const struct bench_lay
   return bound > 0 ? per_cycle(m, layer->executed, spread) / (bound * m->threads) : 0;
 }
 
-/* ---- table -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- table --------------------------------------------------------------------------------------------------------------- */
 
 /* A number, or a dash for 0, and what follows it. */
 static void cell(struct text *out, int width, int decimals, double number, const char *unit) {
@@ -105,8 +104,7 @@ void bench_write_table(struct text *out, const char *what, const struct hwgq_pla
   bench_write_warning(out, &m->noise);
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------------------------------------
- */
+/* ---- JSON ---------------------------------------------------------------------------------------------------------------- */
 
 void bench_json_spread(struct text *out, const struct bench_spread *spread) {
   text_printf(out, "{\"median\":%.3f,\"min\":%.3f,\"max\":%.3f}", spread->median, spread->least, spread->most);

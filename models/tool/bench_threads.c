@@ -7,8 +7,7 @@
 
 #include "models/tool/bench_measure.h"
 
-/* ---- helpers ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- helpers ------------------------------------------------------------------------------------------------------------- */
 
 struct bench_helpers {
   struct hwgq_team *team;
@@ -56,8 +55,7 @@ void bench_helpers_stop(struct bench_helpers *helpers) {
   free(helpers);
 }
 
-/* ---- runs side by side ------------------------------------------------------------------------------------------------------
- */
+/* ---- runs side by side --------------------------------------------------------------------------------------------------- */
 
 enum signal { WAIT, GO, CANCEL };
 enum { WARM_UP = 4 }; /* runs that bring weights and scratch memory to the core */

@@ -31,8 +31,7 @@ int main(void) {
 #include "tests/support/calls.h"
 #include "tests/support/support.h"
 
-/* ---- a process without system calls ----------------------------------------------------------------------------------------
- */
+/* ---- a process without system calls -------------------------------------------------------------------------------------- */
 
 enum { EXIT_NO_FILTER = 77, EXIT_CALLED = 78 };
 
@@ -81,8 +80,7 @@ static int without_calls(void (*work)(void *context, int pipe_end), void *contex
 
 static bool has_filters(void);
 
-/* ---- inference -------------------------------------------------------------------------------------------------------------
- */
+/* ---- inference ----------------------------------------------------------------------------------------------------------- */
 
 struct subject {
   struct hwgq_plan *plan;
@@ -163,8 +161,7 @@ static void check_network(const struct hwgq_network *network, const struct hwgq_
   free(s.pixels);
 }
 
-/* ---- tests -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- tests --------------------------------------------------------------------------------------------------------------- */
 
 static void call_the_system(void *context, int pipe_end) {
   (void)context;
