@@ -326,6 +326,17 @@ struct hwgq_thresholds {
 };
 /* channel: 0 to channels - 1; others give the thresholds of channel 0. */
 struct hwgq_thresholds hwgq_plan_thresholds(const struct hwgq_plan *plan, int stage, int channel);
+/* A place in the scratch memory. Places overlap only when no stage needs both, or when one tensor takes over another's memory.
+ */
+struct hwgq_memory_info {
+  const char *name; /* of the layer whose output it is, or of the stage that uses it */
+  const char *what; /* "float32", "levels", "accumulators", ... */
+  size_t bytes, offset;
+  bool local;      /* a helper of a team has its own; offsets of these count from the end of the others */
+  int first, last; /* stages that need it; last is the number of stages when scores are read from it */
+};
+int hwgq_plan_memory_count(const struct hwgq_plan *plan);
+struct hwgq_memory_info hwgq_plan_memory(const struct hwgq_plan *plan, int place);
 /* As hwgq_run, and writes each stage's duration in nanoseconds (CLOCK_MONOTONIC) to stage_ns[stage_count]. */
 void hwgq_run_profiled(const struct hwgq_plan *plan, void *scratch, const uint8_t *pixels, float *scores, uint64_t *stage_ns);
 /* With keep_all_layers, after a run: CHW values of a layer's output (levels already as the values they stand for).

@@ -4,10 +4,10 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
 
-/* ---- helpers ---------------------------------------------------------------------------------------------------------------
- */
+#include "models/tool/bench_measure.h"
+
+/* ---- helpers ------------------------------------------------------------------------------------------------------------- */
 
 struct bench_helpers {
   struct hwgq_team *team;
@@ -55,8 +55,7 @@ void bench_helpers_stop(struct bench_helpers *helpers) {
   free(helpers);
 }
 
-/* ---- runs side by side ------------------------------------------------------------------------------------------------------
- */
+/* ---- runs side by side --------------------------------------------------------------------------------------------------- */
 
 enum signal { WAIT, GO, CANCEL };
 enum { WARM_UP = 4 }; /* runs that bring weights and scratch memory to the core */
@@ -65,6 +64,7 @@ struct runner {
   const struct hwgq_plan *plan;
   const uint8_t *pixels;
   const atomic_int *start; /* enum signal */
+  atomic_int *warm;        /* how many wait for it */
   int runs;
   void *scratch;
   float *scores;
@@ -78,15 +78,10 @@ static void run(struct runner *runner, int runs) {
 static void *run_when_told(void *argument) {
   struct runner *runner = argument;
   run(runner, WARM_UP);
+  atomic_fetch_add(runner->warm, 1);
   while (atomic_load(runner->start) == WAIT) sched_yield();
   if (atomic_load(runner->start) == GO) run(runner, runner->runs);
   return NULL;
-}
-
-static double seconds(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
 static void release(struct runner *runners, int count) {
@@ -94,17 +89,20 @@ static void release(struct runner *runners, int count) {
     free(runners[i].scratch);
     free(runners[i].scores);
   }
+  free(runners);
 }
 
 enum hwgq_status bench_throughput(const struct hwgq_plan *plan, const uint8_t *pixels, int workers, int runs,
                                   double *per_second, struct hwgq_error *error) {
-  struct runner runners[BENCH_MAX_THREADS];
-  atomic_int start = WAIT;
+  struct runner *runners = calloc((size_t)workers, sizeof *runners);
+  atomic_int start = WAIT, warm = 0;
+  if (!runners) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "bench: no memory for %d runs at once", workers);
   bool ready = true;
   for (int i = 0; i < workers; i++) {
     runners[i] = (struct runner){.plan = plan,
                                  .pixels = pixels,
                                  .start = &start,
+                                 .warm = &warm,
                                  .runs = runs,
                                  .scratch = aligned_alloc(64, hwgq_plan_scratch_bytes(plan)),
                                  .scores = malloc((size_t)hwgq_plan_output_count(plan) * sizeof(float))};
@@ -116,11 +114,12 @@ enum hwgq_status bench_throughput(const struct hwgq_plan *plan, const uint8_t *p
     started += ready;
   }
   if (ready) run(&runners[0], WARM_UP);
-  const double begin = seconds();
+  while (atomic_load(&warm) < started - 1) sched_yield();
+  const double begin = bench_seconds();
   atomic_store(&start, ready ? GO : CANCEL);
   if (ready) run(&runners[0], runs);
   for (int i = 1; i < started; i++) pthread_join(runners[i].thread, NULL);
-  *per_second = (double)workers * runs / (seconds() - begin);
+  *per_second = (double)workers * runs / (bench_seconds() - begin);
   release(runners, workers);
   return ready ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_MEMORY, "bench: no memory or threads for %d runs at once", workers);
 }

@@ -36,6 +36,26 @@ enum hwgq_status inspect_stage(const struct hwgq_plan *plan, int stage, struct i
   return HWGQ_OK;
 }
 
+/* "12 conv3", "end" for what is read after the last stage. */
+static const char *stage_text(const struct hwgq_plan *plan, int stage, char text[40]) {
+  if (stage >= hwgq_plan_stage_count(plan)) return "end";
+  snprintf(text, 40, "%d %.24s", stage, hwgq_plan_stage(plan, stage).name);
+  return text;
+}
+
+static void print_memory(const struct hwgq_plan *plan) {
+  printf("\nscratch memory of a run: what lies where from which stage to which; of (own) each further thread of a run has its "
+         "own\n");
+  printf("%-20s %-28s %10s %10s  %-24s %s\n", "tensor", "what", "bytes", "offset", "first stage", "last stage");
+  for (int i = 0; i < hwgq_plan_memory_count(plan); i++) {
+    const struct hwgq_memory_info place = hwgq_plan_memory(plan, i);
+    char what[32], first[40], last[40];
+    snprintf(what, sizeof what, "%s%s", place.what, place.local ? " (own)" : "");
+    printf("%-20.20s %-28s %10zu %10zu  %-24s %s\n", place.name, what, place.bytes, place.offset,
+           stage_text(plan, place.first, first), stage_text(plan, place.last, last));
+  }
+}
+
 enum hwgq_status inspect_print_plan(const struct hwgq_plan *plan, struct hwgq_error *error) {
   const int stages = hwgq_plan_stage_count(plan);
   printf("\nplan         %d stages on %s kernels, %zu bytes, and %zu bytes of scratch per run\n", stages, hwgq_plan_cpu(plan),
@@ -54,7 +74,19 @@ enum hwgq_status inspect_print_plan(const struct hwgq_plan *plan, struct hwgq_er
     if (t.count) printf("  %.6g, %.6g, %.6g%s", t.least, t.median, t.largest, t.integers ? " (integers)" : "");
     printf("\n");
   }
+  print_memory(plan);
   return HWGQ_OK;
+}
+
+static json_t *memory_json(const struct hwgq_plan *plan) {
+  json_t *places = json_array();
+  for (int i = 0; i < hwgq_plan_memory_count(plan); i++) {
+    const struct hwgq_memory_info place = hwgq_plan_memory(plan, i);
+    json_array_append_new(places, json_pack("{s:s,s:s,s:I,s:I,s:b,s:i,s:i}", "tensor", place.name, "what", place.what, "bytes",
+                                            (json_int_t)place.bytes, "offset", (json_int_t)place.offset, "own",
+                                            (int)place.local, "first_stage", place.first, "last_stage", place.last));
+  }
+  return places;
 }
 
 static json_t *thresholds_json(const struct inspect_thresholds *t) {
@@ -84,7 +116,7 @@ enum hwgq_status inspect_plan_json(const struct hwgq_plan *plan, json_t **json, 
                                             (json_int_t)info.input_bytes, "output_bytes", (json_int_t)info.output_bytes,
                                             "thresholds", thresholds_json(&t)));
   }
-  *json = json_pack("{s:s,s:I,s:I,s:o}", "kernels", hwgq_plan_cpu(plan), "bytes", (json_int_t)hwgq_plan_bytes(plan),
-                    "scratch_bytes", (json_int_t)hwgq_plan_scratch_bytes(plan), "stages", stages);
+  *json = json_pack("{s:s,s:I,s:I,s:o,s:o}", "kernels", hwgq_plan_cpu(plan), "bytes", (json_int_t)hwgq_plan_bytes(plan),
+                    "scratch_bytes", (json_int_t)hwgq_plan_scratch_bytes(plan), "stages", stages, "memory", memory_json(plan));
   return *json ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_MEMORY, "out of memory");
 }

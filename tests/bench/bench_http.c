@@ -1,20 +1,17 @@
-/* A load generator, and what it is compared with.
+/* A load generator: POST /classify to a daemon on this machine.
  *
- *   bench_http alone MODEL THREADS SECONDS IMAGE...       decoding and network on threads, without a daemon
- *   bench_http load PORT RATE SECONDS CONNECTIONS IMAGE...   POST /classify to a daemon on this machine
+ *   bench_http PORT RATE SECONDS CONNECTIONS IMAGE...
  *
- * `load` is an open loop: request k is due at start + k / RATE whatever became of the ones before, and its latency counts from
+ * It is an open loop: request k is due at start + k / RATE whatever became of the ones before, and its latency counts from
  * then, also when it had to wait for a free connection (no coordinated omission). RATE 0 is a closed loop: every connection
  * sends as soon as it has its answer, which finds the capacity. One thread; connections are kept. Prints one line of
  * NAME=VALUE; times in ms. */
-#include "models/classify/classify.h"
-
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <netinet/tcp.h>
-#include <pthread.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,59 +64,6 @@ static struct bytes *read_files(char **paths, int count) {
   struct bytes *files = need(calloc((size_t)count, sizeof *files));
   for (int i = 0; i < count; i++) files[i] = read_file(paths[i]);
   return files;
-}
-
-/* ---- alone ----------------------------------------------------------------------------------------------------------------
- */
-
-struct alone {
-  const struct classifier *classifier;
-  const struct bytes *files;
-  int file_count;
-  uint64_t end, images;
-};
-
-static void *classify(void *argument) {
-  struct alone *alone = argument;
-  struct classify_scratch *scratch;
-  struct classify_result result;
-  struct hwgq_error error;
-  if (classify_scratch_create(alone->classifier, &scratch, &error)) return NULL;
-  while (now_ns() < alone->end) {
-    const struct bytes *file = &alone->files[alone->images++ % (uint64_t)alone->file_count];
-    if (classify_bytes(alone->classifier, scratch, file->data, file->length, NULL, &result, &error)) {
-      fprintf(stderr, "bench_http: %s\n", error.message);
-      exit(1);
-    }
-  }
-  classify_scratch_destroy(scratch);
-  return NULL;
-}
-
-static int run_alone(const char *model, int threads, double seconds, const struct bytes *files, int file_count) {
-  struct classifier *classifier;
-  struct hwgq_error error;
-  pthread_t *ids = need(calloc((size_t)threads, sizeof *ids));
-  struct alone *alone = need(calloc((size_t)threads, sizeof *alone));
-  uint64_t images = 0, start = now_ns();
-  if (classifier_open(model, NULL, &classifier, &error)) {
-    fprintf(stderr, "bench_http: %s\n", error.message);
-    return 1;
-  }
-  for (int i = 0; i < threads; i++) {
-    alone[i] = (struct alone){classifier, files, file_count, start + (uint64_t)(seconds * 1e9), 0};
-    if (pthread_create(&ids[i], NULL, classify, &alone[i])) stop("thread");
-  }
-  for (int i = 0; i < threads; i++) {
-    pthread_join(ids[i], NULL);
-    images += alone[i].images;
-  }
-  double took = (double)(now_ns() - start) * 1e-9;
-  printf("threads=%d rate=%.0f cpu_us=%.1f\n", threads, (double)images / took, cpu_seconds() / (double)images * 1e6);
-  classifier_destroy(classifier);
-  free(alone);
-  free(ids);
-  return 0;
 }
 
 /* ---- load -----------------------------------------------------------------------------------------------------------------
@@ -326,13 +270,9 @@ static int run_load(int port, double rate, double seconds, int connections, cons
 }
 
 int main(int argc, char **argv) {
-  if (argc >= 6 && strcmp(argv[1], "alone") == 0) {
-    return run_alone(argv[2], atoi(argv[3]), atof(argv[4]), read_files(argv + 5, argc - 5), argc - 5);
+  if (argc >= 6) {
+    return run_load(atoi(argv[1]), atof(argv[2]), atof(argv[3]), atoi(argv[4]), read_files(argv + 5, argc - 5), argc - 5);
   }
-  if (argc >= 7 && strcmp(argv[1], "load") == 0) {
-    return run_load(atoi(argv[2]), atof(argv[3]), atof(argv[4]), atoi(argv[5]), read_files(argv + 6, argc - 6), argc - 6);
-  }
-  fprintf(stderr, "usage: bench_http alone MODEL THREADS SECONDS IMAGE...\n"
-                  "       bench_http load PORT RATE SECONDS CONNECTIONS IMAGE...\n");
+  fprintf(stderr, "usage: bench_http PORT RATE SECONDS CONNECTIONS IMAGE...\n");
   return 2;
 }

@@ -26,3 +26,10 @@ ok "inspect caffemodel: bw" json '[.[0].layers[] | select(.one_magnitude_per_cha
 head -c 100000 tests/golden/mini/model.caffemodel >"$folder/cut.caffemodel"
 ok "inspect caffemodel: cut" runs 1 inspect "$folder/cut.caffemodel"
 ok "inspect caffemodel: missing" runs 1 inspect "$folder/none.caffemodel"
+
+ok "inspect: memory" runs 0 inspect "$model"
+ok "inspect: memory plan" prints "scratch memory of a run: what lies where"
+ok "inspect: memory json" runs 0 inspect --json "$model"
+ok "inspect: memory places" json '.[0].plan | .scratch_bytes as $all | (.stages | length) as $stages | (.memory | length > 5) and (.memory | all(.offset + .bytes <= $all and .first_stage <= .last_stage and .last_stage <= $stages))'
+# Two places of one stage are apart, or the same: a tensor that takes over another's memory.
+ok "inspect: memory lifetimes" json '.[0].plan.memory | . as $m | [range(length) as $i | range($i) as $j | [$m[$i], $m[$j]] | select(.[0].own == .[1].own and .[0].first_stage <= .[1].last_stage and .[1].first_stage <= .[0].last_stage)] | length > 5 and all(.[0].offset == .[1].offset or .[0].offset + .[0].bytes <= .[1].offset or .[1].offset + .[1].bytes <= .[0].offset)'

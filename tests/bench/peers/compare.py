@@ -104,7 +104,8 @@ class Bench:
         self.modules = install_node_modules()
         self.environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
         self.environment.pop("OPENBLAS_CORETYPE", None)  # engine_blas chooses, and may be told by PEERS_BLAS_CORE
-        if options.avx2:
+        self.avx2 = options.isa == "avx2"
+        if self.avx2:
             self.environment.update(ONEDNN_MAX_CPU_ISA="AVX2", DNNL_MAX_CPU_ISA="AVX2", HWGQ_CPU="avx2", PEERS_BLAS_CORE="Haswell")
 
     def program(self, name):
@@ -139,7 +140,7 @@ class Bench:
         ours.close()
         results = {}
         for name, (program, mode) in EXACT.items():
-            if program == "ort" and (self.options.avx2 or not self.modules):
+            if program == "ort" and (self.avx2 or not self.modules):
                 continue
             child = self.start(network, program, mode)
             same, worst = 0, 0
@@ -154,7 +155,7 @@ class Bench:
     def time(self, network):
         children = {}
         for name, (program, mode, _) in ENGINES.items():
-            if program == "ort" and (self.options.avx2 or not self.modules):
+            if program == "ort" and (self.avx2 or not self.modules):
                 continue
             children[name] = self.start(network, program, mode)
         counts = {}
@@ -214,15 +215,57 @@ def print_network(network, result):
         print(f"{name:30} {us['median']:10.0f} {us['min']:10.0f} {spread:>21} {ratio['median']:11.2f} "
               f"{format(ratio['min'], '.2f') + '..' + format(ratio['max'], '.2f'):>15} {ratio['of_minima']:10.2f}")
     for kind in ("int8", "float32"):
-        peers = {name: engine for name, engine in result["engines"].items() if ENGINES[name][2] == kind}
-        name = min(peers, key=lambda peer: peers[peer]["ratio"]["median"])
-        ratio = peers[name]["ratio"]
+        name, ratio = fastest_peer(result, kind)
+        if name is None:
+            continue
         print(f"fastest {kind} peer: {name}, {ratio['median']:.2f} times our time ({ratio['min']:.2f} to {ratio['max']:.2f})")
     for name, check in result.get("check", {}).items():
         print(f"same answers: {name}: top-1 of {check['same_top_1']}/{check['images']} images, probabilities within "
               f"{check['max_probability_difference']:.1e}")
     if result["noisy"]:
         print("warning: round medians differ by more than 10 %: the machine was too noisy, do not trust these times")
+
+
+def fastest_peer(result, kind):
+    """Name and ratio of the fastest peer of a kind, (None, None) when none of it ran."""
+    peers = {name: engine for name, engine in result["engines"].items() if ENGINES[name][2] == kind}
+    if not peers:
+        return None, None
+    name = min(peers, key=lambda peer: peers[peer]["ratio"]["median"])
+    return name, peers[name]["ratio"]
+
+
+def verdict(network, result, kind, goal):
+    """By the median of the rounds' ratios and by the fastest runs, whichever is less for any peer: on a busy machine long runs are
+    interrupted more often than short ones, and medians alone would flatter the faster engine."""
+    least = {name: min(engine["ratio"]["median"], engine["ratio"]["of_minima"]) for name, engine in result["engines"].items()
+             if ENGINES[name][2] == kind}
+    if not least:
+        return {"network": network, "kind": kind, "at_least": goal, "peer": None, "reached": False}
+    name = min(least, key=least.get)
+    return {"network": network, "kind": kind, "at_least": goal, "peer": name, "ratio": least[name], "noisy": result["noisy"],
+            "reached": least[name] >= goal}
+
+
+def print_verdict(line):
+    if line["peer"] is None:
+        print(f"{line['network']:12} {line['kind']:8} MISSED: no such peer ran")
+        return
+    print(f"{line['network']:12} {line['kind']:8} {'reached' if line['reached'] else 'MISSED':8} {line['ratio']:5.2f} "
+          f"times our time, {line['at_least']:.2f} wanted ({line['peer']})" + (", but the machine was noisy" if line["noisy"] else ""))
+
+
+def goals(text):
+    wanted = {}
+    for part in text.split(","):
+        kind, _, ratio = part.partition("=")
+        if kind not in ("int8", "float32"):
+            raise argparse.ArgumentTypeError(f"'{kind}': there are int8 and float32 peers")
+        try:
+            wanted[kind] = float(ratio)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{ratio}' is no number") from None
+    return wanted
 
 
 def parse():
@@ -233,7 +276,12 @@ def parse():
     parser.add_argument("--burst", type=float, default=100, help="milliseconds of one engine's turn (default 100)")
     parser.add_argument("--least", type=int, default=3, help="least inferences in a turn (default 3)")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="the core that all are pinned to")
-    parser.add_argument("--avx2", action="store_true", help="hold all to AVX2; ONNX Runtime cannot be, and is left out")
+    parser.add_argument("--isa", choices=("native", "avx2"), default="native",
+                        help="avx2: hold all to AVX2; ONNX Runtime has no switch for that and is left out")
+    parser.add_argument("--avx2", dest="isa", action="store_const", const="avx2", help="the same as --isa avx2")
+    parser.add_argument("--at-least", type=goals, default={}, metavar="KIND=RATIO,...",
+                        help="as in int8=1.2,float32=8: status 1 when the fastest peer of a kind takes less than so many "
+                        "times our time")
     parser.add_argument("--no-check", action="store_true", help="do not compare answers")
     parser.add_argument("--prepare", action="store_true", help="only make the models")
     parser.add_argument("--json", action="store_true")
@@ -253,12 +301,12 @@ def main():
     if options.prepare:
         return
     report = {"cpu": cpu_model(), "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "core": options.core, "threads": 1,
-              "batch": 1, "avx2_only": options.avx2, "rounds": options.rounds, "load_average": os.getloadavg()[0],
+              "batch": 1, "isa": options.isa, "rounds": options.rounds, "load_average": os.getloadavg()[0],
               "networks": {}}
     if not options.json:
         print(f"{report['cpu']}, {report['date']}, core {options.core}, one thread, one image at a time, "
               f"{options.rounds} rounds, load average {report['load_average']:.1f}"
-              + (", AVX2 only (ONNX Runtime cannot be held to it)" if options.avx2 else ""))
+              + (", all held to AVX2 (ONNX Runtime has no switch for that and is left out)" if bench.avx2 else ""))
     for network in options.networks:
         result = {"engines": bench.time(network)}
         if not options.no_check:
@@ -268,11 +316,19 @@ def main():
         if not options.json:
             print_network(network, result)
             sys.stdout.flush()
+    report["goals"] = [verdict(network, result, kind, goal) for network, result in report["networks"].items()
+                       for kind, goal in options.at_least.items()]
     if options.json:
         print(json.dumps(report, indent=1))
     else:
+        if report["goals"]:
+            print()
+        for line in report["goals"]:
+            print_verdict(line)
         print("\nengines: " + "; ".join(sorted({engine["engine"] for result in report["networks"].values()
                                                   for engine in result["engines"].values()})))
+    if not all(line["reached"] for line in report["goals"]):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
