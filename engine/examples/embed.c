@@ -1,7 +1,9 @@
-/* Classifies raw pixels with libhwgq, in a program of its own. Standard input: height x width x channels bytes, in the network's
- * channel order and size (cifar10: 32 x 32 x RGB).
+/* Classifies raw pixels with libhwgq, in a program of its own.
+ *
  *   cc embed.c -o embed $(pkg-config --cflags --libs hwgq)
- *   ./embed /usr/local/share/hwgqd/models/zoo/cifar10.hwgq < pixels */
+ *   ./embed /usr/local/share/hwgqd/models/zoo/cifar10.hwgq < pixels
+ *
+ * Standard input: height x width x channels bytes, in the network's channel order and size (cifar10: 32 x 32 x RGB). */
 #include <hwgq.h>
 #include <stdio.h>
 #include <stdlib.h>
