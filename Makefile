@@ -64,7 +64,7 @@ LIBMODELS := $(BUILD)/libmodels.a
 LIBSERVER := $(BUILD)/libserver.a
 
 
-.PHONY: all programs tests run test deps test-deps asan tsan arm64 fuzz bench bench-peers install uninstall clean format help test-container
+.PHONY: all programs tests run test deps test-deps asan tsan arm64 fuzz bench bench-peers install uninstall clean format help deb test-deb test-container
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -231,6 +231,19 @@ uninstall:
 	  $(addprefix $(D)/share/bash-completion/completions/,hwgqd hwgq) \
 	  $(addprefix $(DESTDIR)$(MANDIR)/,man1/hwgq.1 man5/hwgqd.json.5 man8/hwgqd.8)
 	rm -rf $(D)/share/hwgqd
+
+# Debian source and binary packages in build/deb: config/debian becomes debian/ of a copy of the tree
+DEB := build/deb/hwgqd-$(VERSION)
+deb:
+	@command -v dh >/dev/null || { echo "make deb needs the packages debhelper and fakeroot" >&2; exit 1; }
+	rm -rf build/deb
+	mkdir -p $(DEB)
+	tar --exclude=./build --exclude=./.git --exclude=./.ci --exclude=__pycache__ -cf - . | tar -xf - -C $(DEB)
+	mv $(DEB)/config/debian $(DEB)/debian
+	cd $(DEB) && env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS -u CC -u CFLAGS dpkg-buildpackage -us -uc
+
+test-deb: test-deps
+	@./tests/deploy/deb.sh
 
 format:
 	clang-format -i $$(git ls-files -co --exclude-standard '*.c' '*.h')
