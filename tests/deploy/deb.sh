@@ -36,8 +36,10 @@ if [ "${1:-}" = inside ]; then
   }
   served_by() { [ "$(stat -c %U "/proc/$server")" = hwgqd ] && curl -fsS "$url/v1/models" | grep -q cifar10 && curl -fsS -T tests/images/baseline.jpg "$url/classify" | grep -q predictions; }
   stop() { kill -TERM "$server" && wait "$server"; }
-  files() { find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /run -o -path /var/cache -o -path /var/log \
-    -o -path /var/lib/dpkg -o -path /var/lib/systemd -o -path "$PWD" \) -prune -o \( -name '*-' -o -name '*.cache' \) -o -print | sort; }
+  files() {
+    find /etc /usr /var /opt -xdev \( -path /var/cache -o -path /var/log -o -path /var/lib/dpkg -o -path /var/lib/systemd \) -prune \
+      -o \( -name '*-' -o -name '*.cache' \) -o -print | sort
+  }
   accounts() { cut -d: -f1 /etc/passwd /etc/group | sort; }
   newer() { # FILE.deb: the same package with the next version
     local folder=$work/repack
