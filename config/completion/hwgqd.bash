@@ -9,7 +9,7 @@ _hwgqd() {
     return
     ;;
   --rights) choices="inference admin" ;;
-  --cpu) choices="scalar avx2 avx512" ;;
+  --cpu) choices="scalar avx2 avx512 neon" ;;
   --*) choices=$("${COMP_WORDS[0]}" --help 2>/dev/null | sed -n "s/^  $previous .*(\([a-z]*|[a-z|]*\))\$/\1/p" | tr '|' ' ') ;;
   esac
   [ -n "$choices" ] || choices=$("${COMP_WORDS[0]}" --help 2>/dev/null | grep -oE -- '--[a-z][a-z-]+' | sort -u)
