@@ -1,8 +1,8 @@
 # hwgqd. Two commands do everything:
 #   make run    install what is missing, build, serve the shipped networks on port 8080 (HWGQ_LISTEN=ADDRESS:PORT)
 #   make test   install what is missing, build, run every test
-# Others: make (optimized build), asan, tsan, arm64 (cross-compiled), fuzz, bench, install (PREFIX, DESTDIR), clean, deps, format,
-# help. V=1 shows every command.
+# Others: make (optimized build), asan, tsan, arm64 (cross-compiled), fuzz, bench, install (PREFIX, LIBDIR, MANDIR, DESTDIR), clean,
+# deps, format, deb, help. V=1 shows every command.
 #
 # New source files are found by wildcard: nothing here has to be edited to add one. Files whose names end in _avx2 or _avx512
 # are compiled with those instruction sets; everything else for the baseline of the architecture.
@@ -56,11 +56,15 @@ FUZZ_BIN := $(patsubst %.c,$(BUILD)/%,$(FUZZ_SRC))
 BENCH_BIN := $(patsubst %.c,$(BUILD)/%,$(BENCH_SRC))
 SCORES_BIN := $(patsubst %.c,$(BUILD)/%,$(SCORES_SRC))
 LIBHWGQ := $(BUILD)/libhwgq.a
+# the number goes up when the interface in engine/hwgq.h changes incompatibly
+SONAME := libhwgq.so.0
+LIBHWGQ_SO := $(BUILD)/$(SONAME)
+VERSION := $(shell sed -n 's/^\#define HWGQ_VERSION "\(.*\)"/\1/p' engine/hwgq.h)
 LIBMODELS := $(BUILD)/libmodels.a
 LIBSERVER := $(BUILD)/libserver.a
 
 
-.PHONY: all programs tests run test deps test-deps asan tsan arm64 fuzz bench bench-peers install uninstall clean format help test-container
+.PHONY: all programs tests run test deps test-deps asan tsan arm64 fuzz bench bench-peers install uninstall clean format help deb test-deb test-container
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -114,6 +118,10 @@ $(LIBHWGQ): $(call object,$(ENGINE_SRC))
 	$(call say,AR,$@)
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $^
+$(LIBHWGQ_SO): $(call object,$(ENGINE_SRC)) engine/hwgq.map
+	$(call say,LINK,$@)
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,-soname,$(SONAME),--version-script=engine/hwgq.map,-Bsymbolic-functions,--no-undefined \
+	  $(filter %.o,$^) -o $@ $(ENGINE_LIBS)
 $(LIBMODELS): $(call object,$(MODELS_SRC))
 	$(call say,AR,$@)
 	@rm -f $@
@@ -191,20 +199,51 @@ test-container: test-deps
 	@./docker/test.sh
 
 # ---- install -----------------------------------------------------------------------------------------------------------
-install: programs
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib \
-	  $(DESTDIR)$(PREFIX)/share/hwgqd/config $(DESTDIR)$(PREFIX)/share/hwgqd/models/zoo
-	install -m 755 $(BUILD)/hwgqd $(BUILD)/hwgq $(DESTDIR)$(PREFIX)/bin
-	install -m 644 engine/hwgq.h $(DESTDIR)$(PREFIX)/include
-	install -m 644 $(LIBHWGQ) $(DESTDIR)$(PREFIX)/lib
-	install -m 644 config/*.json config/prometheus.yml config/hwgqd.service config/hwgqd.socket $(DESTDIR)$(PREFIX)/share/hwgqd/config
-	install -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/hwgqd
-	install -m 644 models/zoo/*.hwgq models/zoo/*.md models/zoo/*.labels $(DESTDIR)$(PREFIX)/share/hwgqd/models/zoo
+D = $(DESTDIR)$(PREFIX)
+LIBDIR ?= $(PREFIX)/lib
+MANDIR ?= $(PREFIX)/share/man
+install: programs $(LIBHWGQ_SO)
+	install -d $(D)/bin $(D)/include $(DESTDIR)$(LIBDIR)/pkgconfig $(D)/share/hwgqd/config/prometheus $(D)/share/hwgqd/config/grafana \
+	  $(D)/share/hwgqd/models/zoo $(D)/share/hwgqd/examples $(D)/share/bash-completion/completions \
+	  $(addprefix $(DESTDIR)$(MANDIR)/,man1 man5 man8)
+	install -m 755 $(BUILD)/hwgqd $(BUILD)/hwgq $(D)/bin
+	install -m 644 engine/hwgq.h $(D)/include
+	install -m 644 $(LIBHWGQ) $(LIBHWGQ_SO) $(DESTDIR)$(LIBDIR)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libhwgq.so
+	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|; s|^libdir=.*|libdir=$(LIBDIR)|' config/hwgq.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/hwgq.pc
+	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/hwgq.pc
+	install -m 644 config/man/hwgq.1 $(DESTDIR)$(MANDIR)/man1
+	install -m 644 config/man/hwgqd.json.5 $(DESTDIR)$(MANDIR)/man5
+	install -m 644 config/man/hwgqd.8 $(DESTDIR)$(MANDIR)/man8
+	install -m 644 config/completion/hwgqd.bash $(D)/share/bash-completion/completions/hwgqd
+	install -m 644 config/completion/hwgq.bash $(D)/share/bash-completion/completions/hwgq
+	install -m 644 config/*.json config/prometheus.yml config/hwgqd.socket config/nginx.conf config/haproxy.cfg $(D)/share/hwgqd/config
+	sed 's|/usr/local|$(PREFIX)|g' config/hwgqd.service > $(D)/share/hwgqd/config/hwgqd.service
+	chmod 644 $(D)/share/hwgqd/config/hwgqd.service
+	install -m 644 config/prometheus/* $(D)/share/hwgqd/config/prometheus
+	install -m 644 config/grafana/* $(D)/share/hwgqd/config/grafana
+	install -m 644 engine/examples/*.c $(D)/share/hwgqd/examples
+	install -m 644 LICENSE $(D)/share/hwgqd
+	install -m 644 models/zoo/*.hwgq models/zoo/*.md models/zoo/*.labels $(D)/share/hwgqd/models/zoo
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/hwgqd $(DESTDIR)$(PREFIX)/bin/hwgq $(DESTDIR)$(PREFIX)/include/hwgq.h \
-	  $(DESTDIR)$(PREFIX)/lib/libhwgq.a
-	rm -rf $(DESTDIR)$(PREFIX)/share/hwgqd
+	rm -f $(D)/bin/hwgqd $(D)/bin/hwgq $(D)/include/hwgq.h $(addprefix $(DESTDIR)$(LIBDIR)/,libhwgq.a libhwgq.so $(SONAME) pkgconfig/hwgq.pc) \
+	  $(addprefix $(D)/share/bash-completion/completions/,hwgqd hwgq) \
+	  $(addprefix $(DESTDIR)$(MANDIR)/,man1/hwgq.1 man5/hwgqd.json.5 man8/hwgqd.8)
+	rm -rf $(D)/share/hwgqd
+
+# Debian source and binary packages in build/deb: config/debian becomes debian/ of a copy of the tree
+DEB := build/deb/hwgqd-$(VERSION)
+deb:
+	@command -v dh >/dev/null || { echo "make deb needs the packages debhelper and fakeroot" >&2; exit 1; }
+	rm -rf build/deb
+	mkdir -p $(DEB)
+	tar --exclude=./build --exclude=./.git --exclude=./.ci --exclude=__pycache__ -cf - . | tar -xf - -C $(DEB)
+	mv $(DEB)/config/debian $(DEB)/debian
+	cd $(DEB) && env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS -u CC -u CFLAGS dpkg-buildpackage -us -uc
+
+test-deb: test-deps
+	@./tests/deploy/deb.sh
 
 format:
 	clang-format -i $$(git ls-files -co --exclude-standard '*.c' '*.h')

@@ -1,11 +1,12 @@
 #!/bin/sh
 # Installs the Debian packages that building (and, with `test`, testing) hwgqd needs and that are missing. Does nothing and needs
-# no network or root when all are there. `test` also fetches promtool, for its checks alone.
+# no network or root when all are there. `test` also fetches Prometheus, nginx and HAProxy without installing them.
 #   usage: install-packages.sh GROUP...      groups: build test arm64
 set -eu
 
 build="gcc make pkg-config libc6-dev libmicrohttpd-dev libgnutls28-dev libseccomp-dev libjansson-dev libjpeg62-turbo-dev libspng-dev libwebp-dev libxxhash-dev libarchive-dev libopenblas-dev"
-test="clang libclang-rt-14-dev clang-format check curl openssl jq python3 dataset-fashion-mnist"
+test="clang libclang-rt-14-dev clang-format check curl openssl jq python3 python3-yaml dataset-fashion-mnist mandoc bash-completion
+  libpcre2-8-0 libssl3 liblua5.3-0 libopentracing-c-wrapper0"
 # To compile for aarch64 and to run that, on other machines than those; tests/arm64/root.sh lists the libraries.
 arm64="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 [ "$(uname -m)" != aarch64 ] || arm64=
@@ -38,18 +39,24 @@ for package in $wanted; do
   esac
 done
 
-# promtool alone, out of the package prometheus, which would start a server when installed.
-fetch_promtool() {
-  tools=$(dirname "$0")/../build/tools
-  if command -v promtool >/dev/null || [ -x "$tools/promtool" ]; then return; fi
+# fetch PACKAGE PATH...: programs out of a package that would start a service when installed, into build/tools.
+fetch() {
+  package=$1
+  shift
+  needed=
+  for path in "$@"; do
+    [ -x "$tools/${path##*/}" ] || command -v "${path##*/}" >/dev/null || needed="$needed ./$path"
+  done
+  [ -n "$needed" ] || return 0
   folder=$(mktemp -d)
-  echo "Fetching promtool (from the Debian package prometheus) into build/tools"
-  if { (cd "$folder" && apt-get download -qq prometheus) || { $sudo apt-get -o DPkg::Lock::Timeout=300 update -qq && (cd "$folder" && apt-get download -qq prometheus); }; } \
-    >/dev/null 2>&1 && dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -x -C "$folder" ./usr/bin/promtool; then
+  echo "Fetching$needed (from the Debian package $package) into build/tools"
+  # shellcheck disable=SC2086
+  if { (cd "$folder" && apt-get download -qq "$package") || { $sudo apt-get -o DPkg::Lock::Timeout=300 update -qq && (cd "$folder" && apt-get download -qq "$package"); }; } \
+    >/dev/null 2>&1 && dpkg-deb --fsys-tarfile "$folder/${package}"_*.deb | tar -x -C "$folder" $needed; then
     mkdir -p "$tools"
-    mv "$folder/usr/bin/promtool" "$tools/promtool"
+    for path in $needed; do mv "$folder/$path" "$tools/"; done
   else
-    echo "install-packages.sh: promtool could not be fetched: the checks that need it are skipped" >&2
+    echo "install-packages.sh: $package could not be fetched: the tests that need it are skipped" >&2
   fi
   rm -rf "$folder"
 }
@@ -73,4 +80,10 @@ if [ -n "$missing" ]; then
     $sudo apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $missing
   }
 fi
-case " $* " in *" test "*) fetch_promtool ;; esac
+case " $* " in *" test "*)
+  tools=$(dirname "$0")/../build/tools
+  fetch prometheus usr/bin/promtool usr/bin/prometheus
+  fetch nginx usr/sbin/nginx
+  fetch haproxy usr/sbin/haproxy
+  ;;
+esac

@@ -1,0 +1,206 @@
+"""A real Prometheus with config/prometheus.yml scrapes a real daemon: alerts fire under overload and resolve, and every query of the
+dashboard gives data. Minutes in the rules are seconds here: tests/deploy/rules_test.yml tests the real times with promtool."""
+import json
+import os
+import re
+import subprocess
+import urllib.parse
+import urllib.request
+
+from deploy import BUILD, CIFAR10, FOLDER, JPEG, ROOT, Load, check, free_ports, run_groups, skip, tool, wait_for
+from daemon import Daemon, form
+
+PROMETHEUS, PROMTOOL = tool("prometheus"), tool("promtool")
+CONFIG = os.path.join(ROOT, "config")
+
+
+def read(path):
+    with open(os.path.join(CONFIG, path)) as stream:
+        return stream.read()
+
+
+def promtool(*arguments):
+    return subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def rules():
+    if not PROMTOOL:
+        skip("promtool is not there (config/install-packages.sh test fetches it)")
+        return
+    names = [os.path.join(CONFIG, "prometheus", name) for name in ("records.yml", "alerts.yml")]
+    result = promtool("check", "config", os.path.join(CONFIG, "prometheus.yml"))
+    check("promtool check config", result.returncode == 0 and "2 rule files" in result.stdout, result)
+    result = promtool("check", "rules", *names)
+    check("promtool check rules", result.returncode == 0 and "FAILED" not in result.stdout + result.stderr, result)
+    result = promtool("test", "rules", os.path.join(ROOT, "tests/deploy/rules_test.yml"))
+    check("promtool test rules", result.returncode == 0, result.stdout + result.stderr)
+    # The unit tests notice a threshold that is wrong.
+    os.makedirs(os.path.join(FOLDER, "config/prometheus"))
+    os.makedirs(os.path.join(FOLDER, "tests/deploy"))
+    for name in ("records.yml", "alerts.yml"):
+        with open(os.path.join(FOLDER, "config/prometheus", name), "w") as stream:
+            stream.write(read("prometheus/" + name).replace("fullness > 0.5", "fullness > 0.9"))
+    with open(os.path.join(FOLDER, "tests/deploy/rules_test.yml"), "w") as stream, \
+            open(os.path.join(ROOT, "tests/deploy/rules_test.yml")) as source:
+        stream.write(source.read())
+    result = promtool("test", "rules", os.path.join(FOLDER, "tests/deploy/rules_test.yml"))
+    check("and find a wrong one", result.returncode != 0 and "HwgqdQueueFilling" in result.stdout + result.stderr, result)
+
+
+class Prometheus:
+    def __init__(self, daemon):
+        folder = os.path.join(FOLDER, "prometheus")
+        os.makedirs(os.path.join(folder, "prometheus"))
+        self.port = free_ports(1)[0]
+        config = re.sub(r"(scrape|evaluation)_interval: \d+s", r"\1_interval: 500ms", read("prometheus.yml"))
+        assert config.count("500ms") == 2 and "hwgqd:8080" in config
+        with open(os.path.join(folder, "prometheus.yml"), "w") as stream:
+            stream.write(config.replace("hwgqd:8080", "127.0.0.1:%d" % daemon.port))
+        for name in ("records.yml", "alerts.yml"):
+            with open(os.path.join(folder, "prometheus", name), "w") as stream:
+                stream.write(re.sub(r"(\[|for: )(\d+)m\b", r"\1\2s", read("prometheus/" + name)))
+        self.log = open(os.path.join(folder, "log"), "w+")
+        self.process = subprocess.Popen(
+            [PROMETHEUS, "--config.file=" + os.path.join(folder, "prometheus.yml"), "--storage.tsdb.path=" + os.path.join(folder, "data"),
+             "--web.listen-address=127.0.0.1:%d" % self.port], stdout=self.log, stderr=self.log)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(30)
+        self.log.close()
+
+    def scrapes(self):
+        return wait_for(30, lambda: self.process.poll() is not None or self.query('up{job="hwgqd"} == 1')) and self.process.poll() is None
+
+    def tail(self):
+        self.log.seek(0)
+        return self.log.read()[-2000:]
+
+    def api(self, path, **parameters):
+        url = "http://127.0.0.1:%d/api/v1/%s?%s" % (self.port, path, urllib.parse.urlencode(parameters))
+        try:
+            with urllib.request.urlopen(url, timeout=20) as reply:
+                return json.load(reply)["data"]
+        except urllib.error.HTTPError as error:
+            return {"error": error.read().decode()}
+        except OSError:
+            return {}
+
+    def query(self, query):
+        return self.api("query", query=query).get("result", [])
+
+    def firing(self):
+        return {alert["labels"]["alertname"] for alert in self.api("alerts").get("alerts", []) if alert["state"] == "firing"}
+
+
+def dashboard_queries():
+    """(where, query with the variables filled in) of panels and annotations, and the variables' own queries."""
+    dashboard = json.loads(read("grafana/hwgqd.json"))
+    fill = {"$__rate_interval": "10s", "$instance": ".*", "$model": ".*"}
+    found = [(panel["title"], target["expr"]) for panel in dashboard["panels"] for target in panel["targets"]]
+    found += [("annotation " + a["name"], a["expr"]) for a in dashboard["annotations"]["list"]]
+    queries = []
+    for where, text in found:
+        for name, value in fill.items():
+            text = text.replace(name, value)
+        queries.append((where, text))
+    variables = [v["query"]["query"] for v in dashboard["templating"]["list"] if v["type"] == "query"]
+    return queries, variables
+
+
+def structure():
+    dashboard = json.loads(read("grafana/hwgqd.json"))
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    check("ids of the panels are unique", len(ids) == len(set(ids)) > 10)
+    cells = set()
+    for panel in dashboard["panels"]:
+        place = panel["gridPos"]
+        mine = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        check("panel %s has its own place" % panel["title"], not mine & cells and place["x"] + place["w"] <= 24, place)
+        cells |= mine
+    try:
+        import yaml
+    except ImportError:
+        skip("python3-yaml is not there")
+        return
+    compose = yaml.safe_load(open(os.path.join(ROOT, "docker/compose.yaml")))
+    mounts = [v for service in compose["services"].values() for v in service.get("volumes", [])]
+    check("compose mounts what is there", len(mounts) == 5 and
+          all(os.path.exists(os.path.join(ROOT, "docker", mount.split(":")[0])) for mount in mounts), mounts)
+    source = yaml.safe_load(read("grafana/datasource.yaml"))["datasources"][0]
+    host, port = source["url"].split("//")[1].split(":")
+    check("Grafana's data source is compose's Prometheus", source["type"] == "prometheus" and
+          compose["services"][host]["ports"] == ["127.0.0.1:%s:%s" % (port, port)], source)
+    path = yaml.safe_load(read("grafana/dashboards.yaml"))["providers"][0]["options"]["path"]
+    check("its folder of dashboards is mounted", any(path in mount for mount in mounts), path)
+    target = yaml.safe_load(read("prometheus.yml"))["scrape_configs"][0]["static_configs"][0]["targets"][0]
+    check("Prometheus scrapes compose's daemon", target.split(":")[0] in compose["services"], target)
+
+
+def overload():
+    if not PROMETHEUS:
+        skip("prometheus is not there (config/install-packages.sh test fetches it)")
+        return
+    body = form([("image", JPEG)] * 40)
+    flags = ("--models", "cifar10=" + CIFAR10, "--models", os.path.join(ROOT, "models/zoo/fashion-mnist.hwgq"), "--workers", "1",
+             "--queue-capacity", "10")
+    with Daemon(BUILD, FOLDER, *flags) as daemon, Prometheus(daemon) as prometheus:
+        if not check("Prometheus scrapes", prometheus.scrapes(), prometheus.tail()):
+            return
+        with Load(daemon.port, 2, JPEG, "image/jpeg", pause=0.05):
+            wait_for(20, lambda: prometheus.query("instance_model:hwgqd_requests:rate5m > 0"))
+            check("no alert under a small load", not prometheus.firing(), prometheus.firing())
+        wanted = {"HwgqdQueueFilling", "HwgqdErrorShare"}
+        with Load(daemon.port, 24, *body, pause=0.02) as load:
+            fired = wait_for(30, lambda: wanted <= prometheus.firing())
+            check("alerts fire under overload", fired, prometheus.firing())
+            print("clients saw %s; firing: %s" % (load.seen, sorted(prometheus.firing())))
+            queries, variables = dashboard_queries()
+            for where, query in queries:
+                result = prometheus.api("query", query=query)
+                if where == "annotation Starts":  # the daemon was started once, before the first scrape
+                    check("dashboard: %s is valid" % where, result.get("result") == [], result)
+                else:
+                    check("dashboard: %s has data" % where, result.get("result") and
+                          all(sample["value"][1] != "NaN" for sample in result["result"]), (query, result))
+            for variable in variables:
+                series, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable).groups()
+                values = {sample["metric"].get(label) for sample in prometheus.query(series)}
+                check("dashboard: variable %s" % label, values and None not in values, (variable, values))
+            print("%d queries of the dashboard" % (len(queries) + len(variables)))
+        firing = wait_for(30, lambda: not prometheus.firing())
+        check("alerts resolve afterwards", firing, prometheus.firing())
+        values = prometheus.query("instance:hwgqd_queue:fullness")
+        check("the queue is empty again", values and values[0]["value"][1] == "0", values)
+
+
+def restarts():
+    """A daemon that starts again and again, and one that is gone."""
+    if not PROMETHEUS:
+        return
+    port = free_ports(1)[0]
+    flags = ("--models", CIFAR10, "--listen", "127.0.0.1:%d" % port)
+    daemon = Daemon(BUILD, FOLDER, *flags)
+    os.rename(os.path.join(FOLDER, "prometheus"), os.path.join(FOLDER, "prometheus-1"))
+    with Prometheus(daemon) as prometheus:
+        if not check("Prometheus scrapes the second daemon", prometheus.scrapes(), prometheus.tail()):
+            return
+        started = 'process_start_time_seconds{job="hwgqd"}'
+        for i in range(4):
+            check("start %d is seen" % (i + 1),
+                  wait_for(15, lambda: prometheus.query("%s and (up == 1) and changes(%s[15s]) >= %d" % (started, started, i))))
+            if i < 3:
+                check("stops", daemon.stop() == 0, daemon.log())
+                daemon = Daemon(BUILD, FOLDER, *flags)
+        check("restarts fire", wait_for(10, lambda: "HwgqdRestarts" in prometheus.firing()), prometheus.firing())
+        daemon.stop()
+        check("a daemon that is gone fires", wait_for(10, lambda: "HwgqdDown" in prometheus.firing()), prometheus.firing())
+        daemon = Daemon(BUILD, FOLDER, *flags)
+        check("and resolves", wait_for(10, lambda: "HwgqdDown" not in prometheus.firing()), prometheus.firing())
+    daemon.stop()
+
+
+run_groups(rules, structure, overload, restarts)
