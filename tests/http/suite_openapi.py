@@ -273,4 +273,25 @@ def page():
         check("layers have times", sum(stage["time_ns"] for stage in one["stages"]) > 1000 and one["memory_bytes"] > one["bytes"] / 2, one["stages"])
 
 
-main(document, codes, routes, examples, refusals, page)
+def opened():
+    """--open prints the address, and gives it to xdg-open when it is served: from outside of the sandbox."""
+    folder = fixture("bin")
+    os.makedirs(folder)
+    seen, script = fixture("opened"), os.path.join(folder, "xdg-open")
+    write(script, '#!/bin/sh\n/usr/bin/curl -sS "$1readyz" >"%s.new"; echo " $1" >>"%s.new"; /bin/mv "%s.new" "%s"\n' % (seen, seen, seen, seen))
+    os.chmod(script, 0o755)
+    for what, path, flags in (("a browser", folder, ("--sandbox", "try")), ("none", fixture("nowhere"), ())):
+        with open(fixture("stdout"), "wb") as stdout:
+            with Daemon(BUILD, FOLDER, *ZOO, "--open", *flags, stdout=stdout, env=dict(os.environ, PATH=path)) as daemon:
+                line = (daemon.url("/") + "\n").encode()
+                check("--open prints the address, with " + what, until(lambda: read(fixture("stdout")) == line), read(fixture("stdout")))
+                if path == folder:
+                    check("the browser gets it when it is served", until(lambda: os.path.exists(seen)) and
+                          read(seen).decode() == '{"status":"ready"}\n %s\n' % daemon.url("/"), os.path.exists(seen) and read(seen))
+                check("and it serves", daemon.post("/classify", JPEG).status == 200)
+        check("exit code with " + what, daemon.exit_code == 0, daemon.log()[-1000:])
+    result = run(HWGQD, "--open", "--models", fixture("none.hwgq"), "--listen", "127.0.0.1:0")
+    check("a start that fails opens nothing", result.returncode == 1 and result.stdout == "", result)
+
+
+main(document, codes, routes, examples, refusals, page, opened)
