@@ -132,8 +132,10 @@ function take(files) {
   enqueue(added);
 }
 
-byId("file").addEventListener("change", event => take(event.target.files));
-byId("camera").addEventListener("change", event => take(event.target.files));
+for (const id of ["file", "camera"]) {
+  byId(id).addEventListener("change", event => take(event.target.files));
+  byId(id).addEventListener("click", event => { event.target.value = ""; }); // so that the same file may be chosen again
+}
 byId("form").addEventListener("submit", event => { event.preventDefault(); take(byId("file").files); });
 byId("model").addEventListener("change", () => { showCurl(); enqueue(cards); });
 byId("clear").addEventListener("click", () => {

@@ -15,7 +15,7 @@ function codeBlock(text) {
 }
 
 function tableOf(caption, heads, rows) {
-  return make("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": caption }, make("table", {},
+  return make("div", { className: "scroll", tabIndex: 0, role: "group", "aria-label": caption }, make("table", {},
     make("caption", { textContent: caption }),
     make("thead", {}, make("tr", {}, ...heads.map(textContent => make("th", { scope: "col", textContent })))),
     make("tbody", {}, ...rows)));

@@ -41,7 +41,7 @@ function layers(model) {
   const table = make("table", {}, make("caption", { textContent:
     `Layers as they run, one image on one core when it was loaded: ${(total / 1e6).toFixed(3)} ms` }),
     make("thead", {}, head), make("tbody", {}, ...model.stages.map(stage => stageRow(stage, total))));
-  return make("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Layers of " + model.name }, table);
+  return make("div", { className: "scroll", tabIndex: 0, role: "group", "aria-label": "Layers of " + model.name }, table);
 }
 
 function card(model) {
