@@ -97,7 +97,7 @@ function showTiles(now) {
   const rate = Object.values(now.models).reduce((sum, model) => sum + model.rate, 0);
   const requests = Object.values(latest.models).reduce((sum, model) => sum + model.requests.rejected + model.requests.expired, 0);
   byId("tiles").replaceChildren(tile("Images per second", rate.toFixed(rate < 10 ? 1 : 0)),
-    tile("In the queue", `${latest.queue.depth} of ${latest.queue.capacity}`), tile("Turned away, last seconds", String(requests)),
+    tile("In the queue", `${latest.queue.depth} of ${latest.queue.capacity}`), tile("Turned away lately", String(requests)),
     tile("Workers", String(latest.workers)), tile("Running for", uptime(latest.uptime_s)));
 }
 

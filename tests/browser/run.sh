@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The page in headless Chromium: tests/browser/run.sh BUILD_DIR (default build/release). Ends with 'N passed, N failed'.
+# With picture.mjs as the second argument it makes docs/page.png instead.
 # Fetches what it needs: Debian's chromium (and nodejs with npm, where there are none), and the packages of package-lock.json from
 # npm into build/tools/browser. Where they cannot be had nothing is tested, and said so.
 set -eu
@@ -38,4 +39,4 @@ if ! cmp -s tests/browser/package-lock.json "$tools/installed"; then
 fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-node tests/browser/suite.mjs "$build" "$folder" "$tools/node_modules"
+node "tests/browser/${2:-suite.mjs}" "$build" "$folder" "$tools/node_modules"
