@@ -59,35 +59,41 @@ async function loadNetworks() {
   return ready.length;
 }
 
-let listed = 0;
+let listed = 0, asking = false;
+const networksText = () => `${listed} ${listed === 1 ? "network" : "networks"}`;
+
 async function refresh() {
+  if (asking) return; // the last question has no answer yet
+  asking = true;
   try {
-    const stats = await askJson("stats?window=5");
+    const stats = await askJson("stats?window=5", { signal: AbortSignal.timeout(5 * PERIOD_MS) });
     live.add(stats);
     const names = Object.keys(stats.models).sort().join();
     if (names !== refresh.names) {
       listed = await loadNetworks();
       refresh.names = names;
     }
-    state(`${listed} ${listed === 1 ? "network" : "networks"}, ${stats.kernels} kernels`);
+    state(`${networksText()}, ${stats.kernels} kernels`);
     live.problem("");
   } catch (error) {
     if (error.status === 0) {
       state("The server does not answer.", true);
       live.problem(error.message);
     } else if (error.status === 401 || error.status === 403) {
+      state(networksText());
       live.problem("Statistics are for other keys here: " + error.message);
     } else {
       live.problem(error.message);
     }
     refresh.names = null;
   }
+  asking = false;
 }
 
 async function start() {
   try {
     listed = await loadNetworks();
-    state(`${listed} ${listed === 1 ? "network" : "networks"} ready`);
+    state(networksText());
     classify.problem("");
   } catch (error) {
     if (error.status !== 401) classify.problem(error.message);

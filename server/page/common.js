@@ -74,7 +74,7 @@ export async function ask(path, options = {}) {
   throw new Refused(reply.status, problem.code, hint ? text + " " + hint : text);
 }
 
-export const askJson = async path => (await ask(path)).json();
+export const askJson = async (path, options) => (await ask(path, options)).json();
 
 export function copyButton(button, text) {
   if (!navigator.clipboard) return; // only on localhost and over HTTPS

@@ -4,7 +4,8 @@ import { draw, SPAN_S } from "./plot.js";
 
 const STAGES = ["queue", "decode", "preprocess", "inference", "total"];
 const QUANTILES = ["p50", "p90", "p99"];
-let samples = []; // {t, depth, models: {name: {rate, stages: {stage: {p50, p90, p99} or null}}}}
+const MOST = 8; // networks that are drawn
+let samples = []; // {t, depth, models: {name: {rate, total: {p50, p90, p99} or null}}}
 let latest = null;
 let plots = null;
 
@@ -13,12 +14,8 @@ export const problem = text => say(byId("live-problem"), text);
 function reduce(stats) {
   const models = {};
   for (const [name, model] of Object.entries(stats.models)) {
-    const stages = {};
-    for (const stage of STAGES) {
-      const all = model.latency_ms[stage];
-      stages[stage] = all.count ? Object.fromEntries(QUANTILES.map(q => [q, all[q]])) : null;
-    }
-    models[name] = { rate: model.images / stats.window_s, stages };
+    const all = model.latency_ms.total;
+    models[name] = { rate: model.images / stats.window_s, total: all.count ? Object.fromEntries(QUANTILES.map(q => [q, all[q]])) : null };
   }
   return { t: Date.now() / 1000, depth: stats.queue.depth, models };
 }
@@ -106,17 +103,18 @@ function label(plot, text) {
 }
 
 function showLatency(name, now) {
-  const plot = plots.latency[name], stages = now.models[name].stages;
-  draw(plot.svg, QUANTILES.map((q, style) => ({ style, points: samples.map(s => [s.t, s.models[name]?.stages.total?.[q] ?? null]) })), now.t, 0.1);
-  label(plot, stages.total ? `median ${ms(stages.total.p50)}, 99 % ${ms(stages.total.p99)}` : "no requests in the last seconds");
+  const plot = plots.latency[name], total = now.models[name].total, stages = latest.models[name].latency_ms;
+  draw(plot.svg, QUANTILES.map((q, style) => ({ style, points: samples.map(s => [s.t, s.models[name]?.total?.[q] ?? null]) })), now.t, 0.1);
+  label(plot, total ? `median ${ms(total.p50)}, 99 % ${ms(total.p99)}` : "no requests in the last seconds");
   for (const stage of STAGES) {
-    for (const q of QUANTILES) plots.tables[name].cells[stage + q].textContent = stages[stage] ? ms(stages[stage][q]) : "-";
+    for (const q of QUANTILES) plots.tables[name].cells[stage + q].textContent = stages[stage].count ? ms(stages[stage][q]) : "-";
   }
 }
 
 export function shown() {
   if (!latest || !samples.length) return;
-  const now = samples[samples.length - 1], names = Object.keys(now.models);
+  const now = samples[samples.length - 1], every = Object.keys(now.models), names = every.slice(0, MOST);
+  say(byId("live-note"), every.length > MOST ? `The first ${MOST} of ${every.length} networks; /stats has the others.` : "");
   if (!plots || plots.names !== names.join()) build(names);
   showTiles(now);
   draw(plots.rate.svg, names.map((name, i) => ({ style: i % 6, points: samples.map(s => [s.t, s.models[name]?.rate ?? null]) })), now.t);

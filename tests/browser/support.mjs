@@ -96,9 +96,10 @@ export async function cards(page, count) {
 }
 
 const axeSource = fs.readFileSync(requireTool.resolve("axe-core/axe.min.js"), "utf8");
-export async function axe(page, what) {
+// rules: all, or the names of some.
+export async function axe(page, what, rules) {
   await page.evaluate(axeSource);
-  const found = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
+  const found = await page.evaluate(names => axe.run(document, { resultTypes: ["violations"], ...(names ? { runOnly: names } : {}) }), rules);
   check(`axe-core finds nothing: ${what}`, found.violations.length === 0,
     found.violations.map(v => `${v.id}: ${v.help}: ${v.nodes.map(n => n.target.join(" ") + " " + (n.any[0]?.message || "")).slice(0, 3).join("; ")}`).join("\n"));
 }
