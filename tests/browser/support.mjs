@@ -83,6 +83,20 @@ export async function give(page, event, ...files) {
   }, [event, files]);
 }
 
+// The file dialog that an action opens. A busy browser may lose the first one.
+export async function chooserOf(page, act) {
+  for (let tries = 1; ; tries++) {
+    const waiting = page.waitForEvent("filechooser", { timeout: 5000 });
+    waiting.catch(() => {});
+    await act();
+    try {
+      return await waiting;
+    } catch (error) {
+      if (tries === 4) throw error;
+    }
+  }
+}
+
 // The cards' texts, when all have an answer.
 export async function cards(page, count) {
   const good = await until(() => page.evaluate(n => {
