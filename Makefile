@@ -111,8 +111,13 @@ $(BUILD)/%.o: %.c $(FLAGS_FILE)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(CFLAGS) $(ISA_FLAGS) -c $< -o $@
 
-# .incbin, which -MMD does not see
-$(BUILD)/server/route_page.o: server/page/index.html
+# The page's files, compiled in with .incbin (which -MMD does not see) as they are and packed
+PAGE := $(wildcard server/page/*)
+$(BUILD)/server/route_page.o: ISA_FLAGS := -DPAGE_PACKED='"$(BUILD)/server/page"'
+$(BUILD)/server/route_page.o: $(PAGE) $(PAGE:%=$(BUILD)/%.gz)
+$(BUILD)/server/page/%.gz: server/page/%
+	@mkdir -p $(@D)
+	$(Q)gzip -9nc $< > $@
 
 $(LIBHWGQ): $(call object,$(ENGINE_SRC))
 	$(call say,AR,$@)

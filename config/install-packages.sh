@@ -5,7 +5,7 @@
 set -eu
 
 build="gcc make pkg-config libc6-dev libmicrohttpd-dev libgnutls28-dev libseccomp-dev libjansson-dev libjpeg62-turbo-dev libspng-dev libwebp-dev libxxhash-dev libarchive-dev libopenblas-dev"
-test="clang libclang-rt-14-dev clang-format check curl openssl jq python3 python3-yaml dataset-fashion-mnist mandoc bash-completion
+test="clang libclang-rt-14-dev clang-format check curl openssl jq python3 python3-jsonschema python3-yaml dataset-fashion-mnist mandoc bash-completion
   libpcre2-8-0 libssl3 liblua5.3-0 libopentracing-c-wrapper0"
 # To compile for aarch64 and to run that, on other machines than those; tests/arm64/root.sh lists the libraries.
 arm64="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"

@@ -14,7 +14,8 @@ static bool ends_with(const char *text, const char *end) {
 }
 
 enum access_level access_level(const char *pattern) {
-  static const char *const open[] = {"/", "/healthz", "/readyz", "/openapi.json", "/v2/health/live", "/v2/health/ready"};
+  static const char *const open[] = {"/",        "/docs",   "/openapi.json",   "/page/{name}",
+                                     "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"};
   static const char *const admin[] = {"/load", "/unload", "/reload"};
   for (size_t i = 0; i < sizeof open / sizeof open[0]; i++) {
     if (strcmp(pattern, open[i]) == 0) return ACCESS_OPEN;

@@ -273,6 +273,7 @@ void config_help(struct text *text) {
             "  hwgqd --models FILE.hwgq       serve one network\n"
             "  hwgqd --config FILE --check    check the configuration and its networks, serve nothing\n"
             "  hwgqd --config FILE --health   ask the daemon that runs with this configuration; exit code 0 when healthy\n"
+            "  hwgqd --config FILE --open     serve, and show the page in a browser\n"
             "  hwgqd --add-key NAME --rights inference|admin --keys-file FILE    make an API key and print it\n"
             "  hwgqd --version, --help\n\n"
             "Each key of the configuration file is also a flag, and flags win:\n");

@@ -38,8 +38,9 @@ struct config {
   char *trusted_proxies; /* addresses whose X-Forwarded-For is believed, separated by commas; NULL: none */
   int64_t client_requests_per_minute, client_burst, client_concurrency; /* 0: no limit; see limits.h */
   char *port_file; /* NULL, or a file that gets the port number once the daemon listens */
-  /* Not keys, but what --add-key NAME --rights RIGHTS said. */
+  /* Not keys, but what --add-key NAME --rights RIGHTS said, or --open. */
   char *add_key, *rights;
+  bool open; /* --open */
 };
 
 enum config_idle { CONFIG_IDLE_HELP, CONFIG_IDLE_SLEEP };

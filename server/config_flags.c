@@ -92,6 +92,10 @@ static enum hwgq_status pass(int argc, char *const *argv, bool file_pass, struct
     enum hwgq_status status = split_flag(argc, argv, &i, &flag, error);
     if (status) return status;
     if (command_flag(&flag, command)) continue;
+    if (flag_is(&flag, "open")) {
+      config->open = true;
+      continue;
+    }
     if (key_flag(&flag, config, command, &status, error)) {
       if (status) return status;
       if (flag.value == (i + 1 < argc ? argv[i + 1] : NULL)) i++;

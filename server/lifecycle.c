@@ -1,9 +1,11 @@
 #include "server/lifecycle.h"
 
+#include "server/auth.h"
 #include "server/clock.h"
 #include "server/cores.h"
 #include "server/http.h"
 #include "server/manage.h"
+#include "server/opener.h"
 #include "server/request.h"
 #include "server/security.h"
 #include "server/server.h"
@@ -20,6 +22,7 @@
 #include <unistd.h>
 
 enum {
+  ADDRESS_SIZE = 300,
   EXIT_NOW = 130, /* by convention 128 + SIGINT */
   GRACE_MS = 500, /* for a connection that was accepted before its request arrived, at the end of the drain */
   POLL_MS = 2,
@@ -32,6 +35,7 @@ struct daemon {
   struct worker_pool *workers;
   struct MHD_Daemon *http;
   int fd, port;
+  int opener;      /* where --open waits for the address; -1: nothing waits */
   bool passed;     /* the service manager has made the socket and keeps it */
   FILE *port_file; /* open for writing before the sandbox is entered */
   int64_t drain_delay_ms;
@@ -170,15 +174,22 @@ static void log_sandbox(const struct server *server) {
   text_release(&text);
 }
 
-static void log_started(const struct daemon *daemon) {
+/* The page's address as this machine reaches it, without the slash at its end; room for ADDRESS_SIZE bytes. */
+static void address_of(const struct daemon *daemon, char *address) {
   const struct server *server = &daemon->server;
-  char host[256], address[300];
+  char host[256];
   int port;
   if (config_split_listen(server->config->listen, host, sizeof host, &port, NULL)) host[0] = 0;
   const char *shown = strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0 ? "localhost" : host;
   bool colons = strchr(shown, ':');
-  snprintf(address, sizeof address, "http%s://%s%s%s:%d", server->tls ? "s" : "", colons ? "[" : "", shown, colons ? "]" : "",
+  snprintf(address, ADDRESS_SIZE - 1, "http%s://%s%s%s:%d", server->tls ? "s" : "", colons ? "[" : "", shown, colons ? "]" : "",
            daemon->port);
+}
+
+static void log_started(const struct daemon *daemon) {
+  const struct server *server = &daemon->server;
+  char address[ADDRESS_SIZE];
+  address_of(daemon, address);
   log_networks(server);
   log_memory(server);
   log_sandbox(server);
@@ -186,7 +197,21 @@ static void log_started(const struct daemon *daemon) {
   log_event(&server->log, LOG_INFO, "hwgqd " HWGQ_VERSION " serves", log_string("address", address),
             log_string("kernels", registry_kernels(server->registry)), log_integer("workers", server->workers),
             log_integer("io_threads", server->io_threads));
-  if (server->log.format == LOG_TEXT) log_line(&server->log, LOG_INFO, "try: curl -F image=@cat.jpg %s/classify", address);
+  if (server->log.format == LOG_TEXT) {
+    log_line(&server->log, LOG_INFO, "try: curl %s-F image=@cat.jpg %s/classify",
+             auth_enabled(server->auth) ? "-H \"X-API-Key: $KEY\" " : "", address);
+  }
+}
+
+static void show_page(struct daemon *daemon) {
+  char address[ADDRESS_SIZE];
+  if (daemon->opener < 0) return;
+  address_of(daemon, address);
+  printf("%s/\n", address);
+  fflush(stdout);
+  strcat(address, "/");
+  opener_show(daemon->opener, address);
+  daemon->opener = -1;
 }
 
 static enum hwgq_status write_port_file(struct daemon *daemon, struct hwgq_error *error) {
@@ -224,7 +249,7 @@ static enum hwgq_status open_outside(struct daemon *daemon, const struct config 
 
 static enum hwgq_status start(struct daemon *daemon, const struct config *config, struct hwgq_error *error) {
   struct server *server = &daemon->server;
-  daemon->fd = server->notify.fd = -1;
+  daemon->fd = daemon->opener = server->notify.fd = -1;
   daemon->drain_delay_ms = config->drain_delay_ms;
   daemon->log_level = (int)config->log_level;
   daemon->terminal = isatty(STDERR_FILENO);
@@ -232,6 +257,7 @@ static enum hwgq_status start(struct daemon *daemon, const struct config *config
   enum hwgq_status status = server_init(server, config, error);
   if (!status) status = security_open(server, config, error);
   if (!status) status = open_outside(daemon, config, error);
+  if (!status && config->open) status = opener_start(&daemon->opener, error);
   if (status) return status;
   raise_descriptor_limit(server);
   status = sandbox_enter(&server->sandbox, config, error);
@@ -268,6 +294,7 @@ static void stop(struct daemon *daemon) {
   watchdog_stop(&server->watchdog);
   if (daemon->fd >= 0) close(daemon->fd);
   if (daemon->port_file) fclose(daemon->port_file);
+  if (daemon->opener >= 0) close(daemon->opener);
   notify_close(&server->notify);
   sandbox_release(&server->sandbox);
   if (server->queue.capacity) queue_destroy(&server->queue);
@@ -376,6 +403,7 @@ int lifecycle_run(const struct config *config, int argc, char *const *argv) {
     log_event(&daemon->server.log, LOG_ERROR, "hwgqd does not start", log_string("error", error.message));
   } else {
     log_started(daemon);
+    show_page(daemon);
     while (number != SIGTERM && number != SIGINT) {
       number = sigwaitinfo(&daemon->signals, NULL);
       /* The terminal it was started from has been closed: whoever watched it is gone. */

@@ -47,6 +47,7 @@ struct registry *registry_create(void) {
 void registry_release(struct served_model *model) {
   if (!model || atomic_fetch_sub(&model->references, 1) != 1) return;
   classifier_destroy(model->classifier);
+  free(model->stage_ns);
   free(model->path);
   free(model);
 }

@@ -17,6 +17,7 @@ struct served_model {
   int version;
   bool numbered; /* the version is the file's own */
   struct classifier *classifier;
+  uint64_t *stage_ns;  /* of each stage of the plan: one image on one core, the shortest of a few runs at load */
   struct stats *stats; /* of the name: lives as long as the registry, so counts survive a reload */
   atomic_int references;
   struct served_model *next_old; /* the registry's own */

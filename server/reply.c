@@ -13,7 +13,7 @@ void reply_error(struct reply *reply, int status, const char *code, const char *
   reply->content_type = REPLY_JSON;
   reply->fixed = NULL;
   reply->header_length = 0;
-  reply->authenticate = false;
+  reply->authenticate = reply->page = false;
   if (!reply->v2) text_printf(&reply->body, "{\"error\":{\"code\":\"%s\",\"message\":", code);
   if (reply->v2) text_puts(&reply->body, "{\"error\":");
   text_json_string(&reply->body, message.failed ? "out of memory" : message.data);

@@ -17,6 +17,8 @@ struct reply {
   bool close;               /* the connection ends after this reply */
   bool authenticate;        /* WWW-Authenticate: Bearer */
   bool v2;                  /* errors are {"error":"..."}, as the Open Inference Protocol has them */
+  bool page, packed;        /* a file of the page, in gzip form: route_page_headers has more to say */
+  char etag[24];            /* of such a file, with its quotes */
   size_t header_length;     /* of the JSON before binary tensors: Inference-Header-Content-Length; 0: no such header */
 };
 

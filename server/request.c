@@ -394,6 +394,7 @@ static void add_headers(const struct request *request, struct MHD_Response *resp
   }
   if (request->reply.authenticate)
     MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer realm=\"hwgqd\"");
+  if (request->reply.page) route_page_headers(&request->reply, response);
   trace_header(&request->trace, text);
   MHD_add_response_header(response, "traceparent", text);
   if (!request->queued) return;

@@ -22,9 +22,10 @@ static void write_summary(struct request *request, const struct served_model *se
   text_json_string(text, model->network->name);
   text_printf(text,
               ",\"input\":{\"channels\":%d,\"height\":%d,\"width\":%d,\"order\":\"%s\",\"resize\":%d,\"invert\":%s},"
-              "\"classes\":%d,\"bytes\":%llu,\"path\":",
+              "\"classes\":%d,\"bytes\":%llu,\"memory_bytes\":%zu,\"path\":",
               input.channels, input.height, input.width, order_name(preprocess->order), served->classifier->shorter_side,
-              preprocess->invert ? "true" : "false", model->class_count, (unsigned long long)model->file_bytes);
+              preprocess->invert ? "true" : "false", model->class_count, (unsigned long long)model->file_bytes,
+              classifier_bytes(served->classifier));
   text_json_string(text, served->path);
   text_puts(text, ",\"digest\":");
   text_json_string(text, model->digest);
@@ -90,14 +91,16 @@ static void write_layers(const struct hwgq_network *network, struct text *text) 
   text_puts(text, "]");
 }
 
-static void write_stages(const struct hwgq_plan *plan, struct text *text) {
+static void write_stages(const struct served_model *served, struct text *text) {
+  const struct hwgq_plan *plan = served->classifier->plan;
   text_printf(text, ",\"kernels\":\"%s\",\"stages\":[", hwgq_plan_cpu(plan));
   for (int i = 0; i < hwgq_plan_stage_count(plan); i++) {
     struct hwgq_stage_info stage = hwgq_plan_stage(plan, i);
     text_printf(text, "%s{\"name\":", i ? "," : "");
     text_json_string(text, stage.name);
-    text_printf(text, ",\"kernel\":\"%s\",\"macs\":%llu,\"weight_bytes\":%zu}", stage.kernel ? stage.kernel : "",
-                (unsigned long long)stage.macs, stage.weight_bytes);
+    text_printf(text, ",\"kernel\":\"%s\",\"macs\":%llu,\"weight_bytes\":%zu,\"time_ns\":%llu}",
+                stage.kernel ? stage.kernel : "", (unsigned long long)stage.macs, stage.weight_bytes,
+                (unsigned long long)served->stage_ns[i]);
   }
   text_puts(text, "]");
 }
@@ -120,7 +123,7 @@ void route_model(struct request *request) {
   const struct hwgq_model *model = served->classifier->model;
   write_summary(request, served, standard && strcmp(standard->name, served->name) == 0, text);
   write_layers(model->network, text);
-  write_stages(served->classifier->plan, text);
+  write_stages(served, text);
   text_puts(text, ",\"labels\":[");
   for (int i = 0; i < model->class_count; i++) {
     if (i) text_puts(text, ",");

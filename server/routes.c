@@ -33,6 +33,9 @@ static const struct route routes[] = {
     {"/healthz", ROUTE_ANSWER, route_healthz, NULL},
     {"/readyz", ROUTE_ANSWER, route_readyz, NULL},
     {"/", ROUTE_ANSWER, route_page, NULL},
+    {"/docs", ROUTE_ANSWER, route_docs, NULL},
+    {"/openapi.json", ROUTE_ANSWER, route_openapi, NULL},
+    {"/page/{name}", ROUTE_ANSWER, route_page_file, NULL},
 };
 
 /* A segment of the path into a buffer, cut to its size. Returns the segment's length. */

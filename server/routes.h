@@ -33,7 +33,7 @@ bool route_takes(const struct route *route, const char *method, const char **all
 
 extern const struct route_work route_classify, route_v2_infer;
 
-/* route_models.c, route_stats.c, route_page.c, metrics.c */
+/* route_models.c, route_stats.c, metrics.c, routes.c */
 void route_models(struct request *request);
 void route_model(struct request *request);
 void route_stats(struct request *request);
@@ -41,7 +41,14 @@ void route_model_stats(struct request *request);
 void route_metrics(struct request *request);
 void route_healthz(struct request *request);
 void route_readyz(struct request *request);
+
+/* route_page.c */
 void route_page(struct request *request);
+void route_docs(struct request *request);
+void route_openapi(struct request *request);
+void route_page_file(struct request *request);
+/* What a reply with a file of the page says beside its type: how long it is good, and what it may load. */
+void route_page_headers(const struct reply *reply, struct MHD_Response *response);
 
 /* route_v2.c: the Open Inference Protocol. */
 void route_v2_server(struct request *request);

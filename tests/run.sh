@@ -96,7 +96,7 @@ stage_gcc() {
   build gcc programs tests BUILD=build/release CC=gcc || return
   unit gcc build/release 'test_*'
   fuzz gcc build/release
-  scripts gcc build/release tool http zoo torch deploy
+  scripts gcc build/release tool http zoo torch deploy browser
 }
 # Cross-compiled and emulated: the engine, and the bits of scores on every kernel set of both architectures.
 stage_arm64() {

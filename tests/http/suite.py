@@ -239,7 +239,7 @@ def endpoints():
             "hwgqd_images_total", "hwgqd_stage_duration_seconds_bucket", "hwgqd_queue_depth", "hwgqd_queue_capacity",
             "hwgqd_requests_in_flight", "hwgqd_buffered_bytes", "hwgqd_model_info", "hwgqd_build_info", "process_cpu_seconds_total",
             "process_resident_memory_bytes", "process_start_time_seconds", "process_open_fds"}, names)
-        for path in ("/nothing", "/classify/", "/v1/models/", "/v1/models//classify", "/v1/models/color/nothing", "/openapi.json",
+        for path in ("/nothing", "/classify/", "/v1/models/", "/v1/models//classify", "/v1/models/color/nothing", "/openapi",
                      "/../etc/passwd", "/%00", "/v1/models/" + "a" * 5000):
             error("404 for " + path[:40], daemon.get(path), 404,
                   "unknown_model" if "aaa" in path else "not_found")

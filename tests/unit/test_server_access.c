@@ -302,6 +302,8 @@ END_TEST
 START_TEST(paths_have_levels) {
   ck_assert_int_eq(access_level("/healthz"), ACCESS_OPEN);
   ck_assert_int_eq(access_level("/v2/health/ready"), ACCESS_OPEN);
+  ck_assert_int_eq(access_level("/docs"), ACCESS_OPEN);
+  ck_assert_int_eq(access_level("/page/{name}"), ACCESS_OPEN);
   ck_assert_int_eq(access_level("/metrics"), ACCESS_METRICS);
   ck_assert_int_eq(access_level("/v1/models/{name}/stats"), ACCESS_METRICS);
   ck_assert_int_eq(access_level("/classify"), ACCESS_INFERENCE);
