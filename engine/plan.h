@@ -455,6 +455,9 @@ plan_run run_packed_max_pool;
 plan_run run_packed_concat;
 plan_run run_packed_flatten;
 
+/* Pools row y of the output of `conv`; the accumulators, of `type`, start with row `start` of the convolution. */
+void run_pool_row(const struct hwgq_plan *plan, const struct plan_conv *conv, enum plan_type type, const void *accumulators,
+                  int start, int y, void *output);
 /* Applies an epilogue to `pixels` pixels of one block, of which the first is pixel `first` of the output. `bits`: memory for
  * unaligned blocks, planes * pixels words. Blocks that share words of the output must come in order, for every pixel. */
 void run_epilogue(const struct hwgq_plan *plan, const struct plan_frame *frame, const struct plan_epilogue *epilogue, int block,

@@ -278,13 +278,12 @@ static void plain_bands(const struct conv_run *run, int block, struct plan_units
   }
 }
 
-/* Pools one final row; the band starts with row `start` of the convolution. */
-static void pool_row(const struct conv_run *run, const void *accumulators, int y, int start, void *output) {
-  const struct plan_conv *conv = run->conv;
+void run_pool_row(const struct hwgq_plan *plan, const struct plan_conv *conv, enum plan_type type, const void *accumulators,
+                  int start, int y, void *output) {
   const int top = y * conv->pool.stride_height - conv->pool.pad_height, bottom = top + conv->pool.kernel_height;
   const int first = top < 0 ? 0 : top, last = bottom < conv->out.height ? bottom : conv->out.height;
-  const size_t line = (size_t)conv->out.width * HWGQ_LANES;
-  const struct hwgq_pool_job job = {.accumulators = (const char *)accumulators + (size_t)(first - start) * line * run->element,
+  const size_t line = (size_t)conv->out.width * HWGQ_LANES, element = type == PLAN_F64 ? sizeof(double) : sizeof(float);
+  const struct hwgq_pool_job job = {.accumulators = (const char *)accumulators + (size_t)(first - start) * line * element,
                                     .line_step = line,
                                     .lines = last - first,
                                     .columns = conv->out.width,
@@ -293,15 +292,15 @@ static void pool_row(const struct conv_run *run, const void *accumulators, int y
                                     .stride = conv->pool.stride_width,
                                     .pad = conv->pool.pad_width,
                                     .output = output};
-  switch (run->stage->epilogue.type) {
+  switch (type) {
   case PLAN_I32:
-    run->plan->kernels->pool_i32(&job);
+    plan->kernels->pool_i32(&job);
     break;
   case PLAN_F32:
-    run->plan->kernels->pool_f32(&job);
+    plan->kernels->pool_f32(&job);
     break;
   case PLAN_F64:
-    run->plan->kernels->pool_f64(&job);
+    plan->kernels->pool_f64(&job);
     break;
   }
 }
@@ -310,7 +309,7 @@ static void pool_row(const struct conv_run *run, const void *accumulators, int y
 static void pool_block(const struct conv_run *run, int block, const void *accumulators, int y, int end, int start) {
   for (int row = y; row < end; row++) {
     const size_t offset = (size_t)(row - y) * (size_t)run->conv->final.width * HWGQ_LANES * run->element;
-    pool_row(run, accumulators, row, start, (char *)run->pooled + offset);
+    run_pool_row(run->plan, run->conv, run->stage->epilogue.type, accumulators, start, row, (char *)run->pooled + offset);
   }
   finish(run, block, run->pooled, end - y, y);
 }

@@ -127,21 +127,9 @@ static void lines_of(const struct plan_conv *conv, int begin, int end, int *firs
 
 /* The band's accumulators start with row `start` of the convolution. */
 static void pool_rows(const struct pixel_run *run, int begin, int end, int start) {
-  const struct plan_conv *conv = run->conv;
-  const size_t line = (size_t)conv->out.width * HWGQ_LANES;
+  const size_t line = (size_t)run->conv->final.width * HWGQ_LANES;
   for (int y = begin; y < end; y++) {
-    int first, last;
-    lines_of(conv, y, y + 1, &first, &last);
-    const struct hwgq_pool_job job = {.accumulators = run->accumulators + (size_t)(first - start) * line,
-                                      .line_step = line,
-                                      .lines = last - first,
-                                      .columns = conv->out.width,
-                                      .output_columns = conv->final.width,
-                                      .kernel = conv->pool.kernel_width,
-                                      .stride = conv->pool.stride_width,
-                                      .pad = conv->pool.pad_width,
-                                      .output = run->pooled + (size_t)(y - begin) * (size_t)conv->final.width * HWGQ_LANES};
-    run->plan->kernels->pool_i32(&job);
+    run_pool_row(run->plan, run->conv, PLAN_I32, run->accumulators, start, y, run->pooled + (size_t)(y - begin) * line);
   }
 }
 

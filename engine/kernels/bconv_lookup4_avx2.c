@@ -7,7 +7,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "engine/kernels/lookup_tile.h"
+#include "engine/kernels/conv_tile.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -61,8 +61,7 @@ INLINE void look_up(__m256i *bytes, const uint8_t *weights, const uint16_t *cons
   }
 }
 
-INLINE void store(const struct hwgq_conv_job *job, const struct lookup_tile *tile, const struct sums *s, bool wide,
-                  const int T) {
+INLINE void store(const struct hwgq_conv_job *job, const struct conv_tile *tile, const struct sums *s, bool wide, const int T) {
   const __m128i shift = _mm_cvtsi32_si128(job->shift);
   for (int t = 0; t < T; t++) {
     __m256i lanes[4];
@@ -77,7 +76,7 @@ INLINE void store(const struct hwgq_conv_job *job, const struct lookup_tile *til
   }
 }
 
-INLINE void accumulate(const struct hwgq_conv_job *job, const struct lookup_tile *tile, const int T) {
+INLINE void accumulate(const struct hwgq_conv_job *job, const struct conv_tile *tile, const int T) {
   struct sums s;
   const uint8_t *const tables = job->tables;
   const bool wide = (int64_t)job->rows * job->runs * job->length * WORD_SUM > 65535;
@@ -110,7 +109,7 @@ INLINE void accumulate(const struct hwgq_conv_job *job, const struct lookup_tile
 }
 
 #define TILE_FUNCTION(T)                                                                                                       \
-  static void tile_##T(const struct hwgq_conv_job *job, const struct lookup_tile *tile) {                                      \
+  static void tile_##T(const struct hwgq_conv_job *job, const struct conv_tile *tile) {                                        \
     accumulate(job, tile, T);                                                                                                  \
   }
 TILE_FUNCTION(1)
@@ -121,7 +120,7 @@ TILE_FUNCTION(5)
 TILE_FUNCTION(6)
 
 void hwgq_bconv_lookup4_avx2(const struct hwgq_conv_job *job) {
-  static lookup_function *const functions[TILE] = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
-  lookup_rectangle(job, TILE, functions);
+  static conv_tile_function *const functions[TILE] = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
+  conv_rectangle(job, TILE, functions);
 }
 #endif

@@ -32,7 +32,7 @@ INLINE void look_up(__m512i *bytes, const uint8_t *weights, const uint16_t *cons
   }
 }
 
-INLINE void accumulate(const struct hwgq_conv_job *job, const struct lookup_tile *tile, const int T, const bool wide) {
+INLINE void accumulate(const struct hwgq_conv_job *job, const struct conv_tile *tile, const int T, const bool wide) {
   struct lookup_sums s;
   struct lookup_wide sums;
   const uint8_t *const tables = job->tables;
@@ -65,7 +65,7 @@ INLINE void accumulate(const struct hwgq_conv_job *job, const struct lookup_tile
 }
 
 #define TILE_FUNCTION(T)                                                                                                       \
-  static void tile_##T(const struct hwgq_conv_job *job, const struct lookup_tile *tile) {                                      \
+  static void tile_##T(const struct hwgq_conv_job *job, const struct conv_tile *tile) {                                        \
     if ((int64_t)job->rows * job->runs * job->length * WORD_SUM > 65535) {                                                     \
       accumulate(job, tile, T, true);                                                                                          \
     } else {                                                                                                                   \
@@ -82,7 +82,7 @@ TILE_FUNCTION(7)
 TILE_FUNCTION(8)
 
 void hwgq_bconv_lookup4_avx512(const struct hwgq_conv_job *job) {
-  static lookup_function *const functions[TILE] = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8};
-  lookup_rectangle(job, TILE, functions);
+  static conv_tile_function *const functions[TILE] = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8};
+  conv_rectangle(job, TILE, functions);
 }
 #endif

@@ -9,7 +9,7 @@
 #include <arm_neon.h>
 #include <string.h>
 
-#include "engine/kernels/lookup_tile.h"
+#include "engine/kernels/conv_tile.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -55,7 +55,7 @@ INLINE void look_up(uint8x16_t bytes[TILE][2], const uint8_t *weights, const uin
   }
 }
 
-INLINE void store(const struct hwgq_conv_job *job, const struct lookup_tile *tile, struct sums *s, const int T) {
+INLINE void store(const struct hwgq_conv_job *job, const struct conv_tile *tile, struct sums *s, const int T) {
   const int32x4_t shift = vdupq_n_s32(job->shift);
   spill(s, T);
   for (int t = 0; t < T; t++) {
@@ -67,7 +67,7 @@ INLINE void store(const struct hwgq_conv_job *job, const struct lookup_tile *til
   }
 }
 
-INLINE void accumulate(const struct hwgq_conv_job *job, const struct lookup_tile *tile, const int T) {
+INLINE void accumulate(const struct hwgq_conv_job *job, const struct conv_tile *tile, const int T) {
   struct sums s;
   const uint8_t *const tables = job->tables;
   const size_t length = (size_t)job->length;
@@ -99,7 +99,7 @@ INLINE void accumulate(const struct hwgq_conv_job *job, const struct lookup_tile
 }
 
 #define TILE_FUNCTION(T)                                                                                                       \
-  static void tile_##T(const struct hwgq_conv_job *job, const struct lookup_tile *tile) {                                      \
+  static void tile_##T(const struct hwgq_conv_job *job, const struct conv_tile *tile) {                                        \
     accumulate(job, tile, T);                                                                                                  \
   }
 TILE_FUNCTION(1)
@@ -110,7 +110,7 @@ TILE_FUNCTION(5)
 TILE_FUNCTION(6)
 
 void hwgq_bconv_lookup4_neon(const struct hwgq_conv_job *job) {
-  static lookup_function *const functions[TILE] = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
-  lookup_rectangle(job, TILE, functions);
+  static conv_tile_function *const functions[TILE] = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
+  conv_rectangle(job, TILE, functions);
 }
 #endif

@@ -6,7 +6,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#include "engine/kernels/kernels.h"
+#include "engine/kernels/conv_tile.h"
 
 /* gcc 12's partial redundancy elimination splits the accumulators' live ranges and spills them: 290 instead of 330
  * multiply-accumulates per cycle on Zen 5. */
@@ -14,18 +14,12 @@
 #pragma GCC optimize("no-tree-pre")
 #endif
 
-enum { MAX_TILE = 8 };
-
-struct tile {
-  const uint32_t *input[MAX_TILE];
-  int32_t *accumulators[MAX_TILE];
-  int32_t correction[MAX_TILE];
-};
+enum { MAX_TILE = 6 };
 
 #define INLINE static inline __attribute__((always_inline))
 
 /* T, V and P are constants in every call: the loops over them unroll and acc lives in registers. */
-INLINE void accumulate(const struct hwgq_conv_job *job, const struct tile *tile, const int T, const int V, const int P) {
+INLINE void accumulate(const struct hwgq_conv_job *job, const struct conv_tile *tile, const int T, const int V, const int P) {
   __m512i acc[MAX_TILE][2][HWGQ_MAX_PLANES];
   const uint32_t *input[MAX_TILE];
   for (int t = 0; t < T; t++) {
@@ -69,26 +63,9 @@ INLINE void accumulate(const struct hwgq_conv_job *job, const struct tile *tile,
 
 /* Pixels of the rectangle in row order, T at a time, the rest in one smaller tile. */
 INLINE void rectangle(const struct hwgq_conv_job *job, const int T, const int V, const int P) {
-  const size_t pixels = (size_t)job->lines * (size_t)job->columns;
-  const uint32_t *input_line = job->input;
-  int32_t *accumulator_line = job->accumulators;
-  const int32_t *correction_line = job->correction;
-  size_t x = 0;
-  struct tile tile;
-  for (size_t done = 0; done < pixels;) {
-    const size_t count = pixels - done < (size_t)T ? pixels - done : (size_t)T;
-    for (size_t t = 0; t < count; t++) {
-      tile.input[t] = input_line + x * job->column_step;
-      tile.accumulators[t] = accumulator_line + x * HWGQ_LANES;
-      tile.correction[t] = correction_line[x];
-      if (++x == (size_t)job->columns) {
-        x = 0;
-        input_line += job->line_step;
-        accumulator_line += job->accumulator_line_step;
-        correction_line += job->correction_line_step;
-      }
-    }
-    done += count;
+  struct conv_walk walk = conv_walk_of(job);
+  struct conv_tile tile;
+  for (size_t count; (count = conv_next_tile(job, &walk, (size_t)T, true, &tile)) > 0;) {
     switch (count) {
     case 1:
       accumulate(job, &tile, 1, V, P);

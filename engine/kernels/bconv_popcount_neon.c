@@ -6,7 +6,7 @@
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
-#include "engine/kernels/lookup_tile.h"
+#include "engine/kernels/conv_tile.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -42,7 +42,7 @@ INLINE void count(uint8x16_t *bytes, const uint32_t *weights, const uint32_t *co
 }
 
 /* 16 lanes, of which the first is `lane`. T * P <= 4, constants in every call. */
-INLINE void lanes16(const struct hwgq_conv_job *job, const struct lookup_tile *tile, int lane, const int T, const int P) {
+INLINE void lanes16(const struct hwgq_conv_job *job, const struct conv_tile *tile, int lane, const int T, const int P) {
   uint8x16_t bytes[MAX_COUNTERS];
   uint32x4_t sums[MAX_TILE * REGISTERS];
   for (int i = 0; i < T * REGISTERS * P; i++) bytes[i] = vdupq_n_u8(0);
@@ -77,7 +77,7 @@ INLINE void lanes16(const struct hwgq_conv_job *job, const struct lookup_tile *t
 }
 
 #define TILE_FUNCTION(T, P)                                                                                                    \
-  static void tile_##T##_##P(const struct hwgq_conv_job *job, const struct lookup_tile *tile) {                                \
+  static void tile_##T##_##P(const struct hwgq_conv_job *job, const struct conv_tile *tile) {                                  \
     for (int lane = 0; lane < job->lanes; lane += 4 * REGISTERS) lanes16(job, tile, lane, T, P);                               \
   }
 TILE_FUNCTION(1, 1)
@@ -90,9 +90,9 @@ TILE_FUNCTION(1, 3)
 TILE_FUNCTION(1, 4)
 
 void hwgq_bconv_popcount_neon(const struct hwgq_conv_job *job) {
-  static lookup_function *const functions[HWGQ_MAX_PLANES][MAX_TILE] = {
+  static conv_tile_function *const functions[HWGQ_MAX_PLANES][MAX_TILE] = {
       {tile_1_1, tile_2_1, tile_3_1, tile_4_1}, {tile_1_2, tile_2_2}, {tile_1_3}, {tile_1_4}};
   static const size_t tiles[HWGQ_MAX_PLANES] = {4, 2, 1, 1};
-  lookup_rectangle(job, tiles[job->planes - 1], functions[job->planes - 1]);
+  conv_rectangle(job, tiles[job->planes - 1], functions[job->planes - 1]);
 }
 #endif

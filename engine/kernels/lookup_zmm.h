@@ -7,16 +7,16 @@
 
 #include <immintrin.h>
 
-#include "engine/kernels/lookup_tile.h"
+#include "engine/kernels/conv_tile.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
 struct lookup_sums {
-  __m512i all[LOOKUP_MAX_TILE], odd[LOOKUP_MAX_TILE];
+  __m512i all[CONV_MAX_TILE], odd[CONV_MAX_TILE];
 };
 
 struct lookup_wide {
-  __m512i lanes[LOOKUP_MAX_TILE][4]; /* lanes 16i .. 16i + 15 */
+  __m512i lanes[CONV_MAX_TILE][4]; /* lanes 16i .. 16i + 15 */
 };
 
 INLINE void lookup_widen(struct lookup_sums *s, const __m512i *bytes, const int T) {
@@ -54,7 +54,7 @@ INLINE void lookup_spill(struct lookup_wide *wide, struct lookup_sums *s, const 
 }
 
 /* wide: NULL when nothing was spilled. */
-INLINE void lookup_store(const struct hwgq_conv_job *job, const struct lookup_tile *tile, const struct lookup_sums *s,
+INLINE void lookup_store(const struct hwgq_conv_job *job, const struct conv_tile *tile, const struct lookup_sums *s,
                          const struct lookup_wide *wide, const int T) {
   const __m128i shift = _mm_cvtsi32_si128(job->shift);
   const int registers = job->lanes / 16;

@@ -2,11 +2,9 @@
 import json
 import re
 import socket
-import sys
 import time
 
-from checks import BUILD, COLOR, FOLDER, GRAY, JPEG, check, in_threads, run_groups, until
-from daemon import Daemon, read_all
+from harness import *
 
 POST = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n"
@@ -77,7 +75,7 @@ def code(body):
 
 
 def daemon(*flags):
-    return Daemon(BUILD, FOLDER, *COLOR, *GRAY, *flags)
+    return Daemon(BUILD, FOLDER, *BOTH, *flags)
 
 
 def keep_alive():
@@ -363,5 +361,4 @@ def replies_are_well_formed():
     check("exit code", d.exit_code == 0, d.log()[-2000:])
 
 
-socket.setdefaulttimeout(60)
-sys.exit(run_groups(keep_alive, pipelining, methods, continue_100, chunked, old_versions, limits, smuggling, replies_are_well_formed))
+main(keep_alive, pipelining, methods, continue_100, chunked, old_versions, limits, smuggling, replies_are_well_formed)

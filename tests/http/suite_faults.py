@@ -7,19 +7,17 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import time
 
-from checks import (BUILD, COLOR, FOLDER, GRAY, JPEG, SANITIZED, allow_descriptors, check, fixture, in_threads, read, run_groups, sample, skip, until)
-from daemon import Daemon, form, read_all
+from harness import *
 
 POST = b"POST /classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: image/jpeg\r\n"
 REQUEST = POST + b"Content-Length: %d\r\n\r\n" % len(JPEG) + JPEG
 
 
 def daemon(*flags, **options):
-    return Daemon(BUILD, FOLDER, *COLOR, *GRAY, *flags, **options)
+    return Daemon(BUILD, FOLDER, *BOTH, *flags, **options)
 
 
 def descriptors(d):
@@ -311,6 +309,4 @@ def end_at_peak():
         check("and the log says so", "nothing accepted was lost" in d.log(), d.log()[-500:])
 
 
-socket.setdefaulttimeout(60)
-GROUPS = (slow_drip, resets, gone_while_queued, descriptors_exhausted, allocations_fail, end_at_peak)
-sys.exit(run_groups(*[g for g in GROUPS if len(sys.argv) < 4 or g.__name__ in sys.argv[3:]]))
+main(slow_drip, resets, gone_while_queued, descriptors_exhausted, allocations_fail, end_at_peak)

@@ -350,17 +350,7 @@ def tls_again():
 # ---- limits and turns ---------------------------------------------------------------------------------------------------
 
 
-SLOW = ("--models", "slow=" + fixture("slow.hwgq"), "--workers", "1", "--max-images", "4000", "--request-timeout-ms", "120000",
-        "--queue-deadline-ms", "120000")
-PROBE = 10
-
-
-def slow_form(daemon, seconds, headers=None):
-    """A form that keeps the worker busy for about so long on this machine and build."""
-    body, content_type = form([("image", JPEG)] * PROBE)
-    probe = daemon.post("/classify", body, content_type, headers).json
-    each = max(probe["timing_ms"]["inference"] / PROBE, 0.02)
-    return form([("image", JPEG)] * min(4000, max(2, int(seconds * 1000 / each))))
+PATIENT = (*SLOW, "--queue-deadline-ms", "120000")
 
 
 def rates():
@@ -407,7 +397,7 @@ def rates():
 
 def concurrency():
     path, admin, user = key_file("concurrency-keys")
-    with Daemon(BUILD, FOLDER, *SLOW, "--keys-file", path, "--client-concurrency", "2") as daemon:
+    with Daemon(BUILD, FOLDER, *PATIENT, "--keys-file", path, "--client-concurrency", "2") as daemon:
         body, content_type = slow_form(daemon, 0.4, bearer(admin))
         replies = in_threads(8, lambda i: daemon.post("/classify?top_k=1", body, content_type, bearer(admin)))
         got = [r.status for r in replies]
@@ -427,7 +417,7 @@ def concurrency():
 def turns():
     """One client fills the queue; another's requests are served in between, one for one."""
     path, busy, calm = key_file("turn-keys")
-    with Daemon(BUILD, FOLDER, *SLOW, "--keys-file", path, "--queue-capacity", "100") as daemon:
+    with Daemon(BUILD, FOLDER, *PATIENT, "--keys-file", path, "--queue-capacity", "100") as daemon:
         body, content_type = slow_form(daemon, 0.15, bearer(busy))
         order, lock = [], threading.Lock()
 
@@ -455,7 +445,7 @@ def turns():
 
 def networks_take_turns():
     slow = fixture("slow.hwgq")
-    with Daemon(BUILD, FOLDER, *SLOW, "--models", "other=" + slow) as daemon:
+    with Daemon(BUILD, FOLDER, *PATIENT, "--models", "other=" + slow) as daemon:
         body, content_type = slow_form(daemon, 0.15)
         order, lock = [], threading.Lock()
 
@@ -476,7 +466,7 @@ def networks_take_turns():
 
 
 def deadlines():
-    with Daemon(BUILD, FOLDER, *SLOW) as daemon:
+    with Daemon(BUILD, FOLDER, *PATIENT) as daemon:
         body, content_type = slow_form(daemon, 3)
         busy = threading.Thread(target=lambda: daemon.post("/classify?top_k=1", body, content_type))
         busy.start()
@@ -508,7 +498,7 @@ def deadlines():
 
 def retry_after():
     """A full queue says how long it takes: measured against how long it took."""
-    with Daemon(BUILD, FOLDER, *SLOW, "--queue-capacity", "10") as daemon:
+    with Daemon(BUILD, FOLDER, *PATIENT, "--queue-capacity", "10") as daemon:
         body, content_type = slow_form(daemon, 0.5)
         results = []
         threads = [threading.Thread(target=lambda: results.append(daemon.post("/classify?top_k=1", body, content_type).status))

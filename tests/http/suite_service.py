@@ -7,19 +7,13 @@ import signal
 import socket
 import statistics
 import subprocess
-import sys
 import threading
 import time
 
-from checks import BUILD, COLOR, FOLDER, GRAY, HWGQD, JPEG, SANITIZED, check, fixture, in_threads, run_groups, skip, until
-from daemon import Daemon, read_all
+from harness import *
 
 # The process becomes the daemon itself, so that LISTEN_PID is right: socket N is passed as descriptor 3.
 ACTIVATE = 'exec 3<&"$FD"; [ "$FD" = 3 ] || eval "exec $FD<&-"; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
-
-
-def run(*command):
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
 
 
 def predictions(daemon, path="/classify"):
@@ -42,15 +36,15 @@ def threads_of(daemon):
 
 
 def sandbox():
-    result = run(HWGQD, *COLOR, "--sandbox", "on", "--check")
+    result = run(HWGQD, *ONLY_COLOR, "--sandbox", "on", "--check")
     if result.returncode:
         check("--check says why not", "not possible here" in result.stderr, result)
-        refused = run(HWGQD, *COLOR, "--sandbox", "on", "--listen", "127.0.0.1:0")
+        refused = run(HWGQD, *ONLY_COLOR, "--sandbox", "on", "--listen", "127.0.0.1:0")
         check("on does not start without it", refused.returncode == 1 and "sandbox" in refused.stderr, refused)
         skip("this kernel or container has no Landlock or seccomp")
         return
     check("--check says what there is", "sandbox (on): no_new_privs, Landlock " in result.stdout, result)
-    with Daemon(BUILD, FOLDER, *COLOR, "--sandbox", "off") as d:
+    with Daemon(BUILD, FOLDER, *ONLY_COLOR, "--sandbox", "off") as d:
         expected = predictions(d)
         check("off is off", all(thread == (0, 0) for thread in threads_of(d)) and
               [e["in_force"] for e in d.events() if e["message"] == "sandbox"] == ["off"], threads_of(d))
@@ -96,7 +90,7 @@ def sandbox():
                   e["path"].endswith("gray.hwgq") for e in d.events()), d.log()[-600:])
         check("and it goes on", d.post("/classify", JPEG).status == 200)
     check("exit code", d.exit_code == 0, d.log()[-2000:])
-    with Daemon(BUILD, FOLDER, *COLOR) as d:
+    with Daemon(BUILD, FOLDER, *ONLY_COLOR) as d:
         said = [e["in_force"] for e in d.events() if e["message"] == "sandbox"]
         check("try is the default", len(said) == 1 and ("sanitizers" if SANITIZED else "seccomp for workers") in said[0], said)
 
@@ -152,7 +146,7 @@ def notifications():
         check("STOPPING=1 last", until(lambda: manager.having("STOPPING")) and d.exit_code == 0, manager.messages[-3:])
         states = [key for _, m in manager.messages for key in m if key not in ("WATCHDOG", "STATUS", "MONOTONIC_USEC")]
         check("in order", states == ["READY", "RELOADING", "READY", "RELOADING", "READY", "STOPPING"], states)
-    with Daemon(BUILD, FOLDER, *COLOR, env=dict(os.environ, NOTIFY_SOCKET="/nonexistent/notify")) as d:
+    with Daemon(BUILD, FOLDER, *ONLY_COLOR, env=dict(os.environ, NOTIFY_SOCKET="/nonexistent/notify")) as d:
         check("a manager that is not there is a warning", any("NOTIFY_SOCKET" in e["message"] for e in d.events()) and
               d.get("/healthz").status == 200)
 
@@ -167,7 +161,7 @@ def listening(family, address):
 
 
 def activated(made, *flags, **options):
-    return Daemon(BUILD, FOLDER, *COLOR, *flags, prefix=("sh", "-c", ACTIVATE, "sh"), pass_fds=(made.fileno(),),
+    return Daemon(BUILD, FOLDER, *ONLY_COLOR, *flags, prefix=("sh", "-c", ACTIVATE, "sh"), pass_fds=(made.fileno(),),
                   env=dict(os.environ, FD=str(made.fileno())), **options)
 
 
@@ -213,7 +207,7 @@ def activation():
     check("exit code, local", d.exit_code == 0, d.log()[-2000:])
     made.close()
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    result = subprocess.run(["sh", "-c", ACTIVATE, "sh", HWGQD, *COLOR], pass_fds=(made.fileno(),), stderr=subprocess.PIPE, text=True,
+    result = subprocess.run(["sh", "-c", ACTIVATE, "sh", HWGQD, *ONLY_COLOR], pass_fds=(made.fileno(),), stderr=subprocess.PIPE, text=True,
                             env=dict(os.environ, FD=str(made.fileno())), timeout=60)
     check("a socket that does not listen is refused", result.returncode == 1 and "no listening stream socket" in result.stderr, result)
     made.close()
@@ -242,7 +236,7 @@ TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 def traces():
-    with Daemon(BUILD, FOLDER, *COLOR) as d:
+    with Daemon(BUILD, FOLDER, *ONLY_COLOR) as d:
         parent = "00-%s-%s-01" % (TRACE, SPAN)
         reply = d.post("/classify", JPEG, headers={"traceparent": parent, "X-Request-Id": "traced"})
         match = re.fullmatch("00-%s-([0-9a-f]{16})-01" % TRACE, reply.headers["traceparent"])
@@ -266,7 +260,7 @@ def traces():
 
 
 def log_level():
-    with Daemon(BUILD, FOLDER, *COLOR, "--log-level", "warning") as d:
+    with Daemon(BUILD, FOLDER, *ONLY_COLOR, "--log-level", "warning") as d:
         def logged(name):
             d.get("/healthz", {"X-Request-Id": name})
             return until(lambda: any(e.get("request_id") == name for e in d.events()), 0.3)
@@ -296,7 +290,7 @@ def health():
         if ":" in listen[:-2] and not os.path.exists("/proc/net/if_inet6"):
             skip("no IPv6 here")
             continue
-        with Daemon(BUILD, FOLDER, *COLOR, "--listen", listen) as d:
+        with Daemon(BUILD, FOLDER, *ONLY_COLOR, "--listen", listen) as d:
             check("--health at " + listen, run(HWGQD, "--listen", asked % d.port, "--health").returncode == 0)
             check("--health by port file at " + listen, run(HWGQD, "--listen", listen, "--port-file", d.port_file, "--health").returncode == 0)
             if listen != "127.0.0.1:0":
@@ -306,10 +300,9 @@ def health():
             result = run(HWGQD, "--listen", asked % d.port, "--health")
             d.signal(signal.SIGCONT)
             check("--health of one that hangs", result.returncode == 1 and "2 seconds" in result.stderr, result)
-    with Daemon(BUILD, FOLDER, *COLOR, *GRAY) as d:
+    with Daemon(BUILD, FOLDER, *BOTH) as d:
         port = d.port
     check("--health of one that has ended", run(HWGQD, "--listen", "127.0.0.1:%d" % port, "--health").returncode == 1)
 
 
-socket.setdefaulttimeout(60)
-sys.exit(run_groups(sandbox, notifications, activation, start_time, traces, log_level, health))
+main(sandbox, notifications, activation, start_time, traces, log_level, health)

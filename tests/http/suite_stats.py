@@ -5,37 +5,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
-import traceback
 
-from daemon import Daemon, form, metrics
+from harness import *
 
-BUILD, FOLDER = sys.argv[1], sys.argv[2]
 PROMTOOL = shutil.which("promtool") or (os.path.exists("build/tools/promtool") and "build/tools/promtool")
-passed = failed = skipped = 0
-
-
-def fixture(name):
-    return os.path.join(FOLDER, name)
-
-
-def read(name):
-    with open(fixture(name), "rb") as stream:
-        return stream.read()
-
-
-JPEG = read("image-0.jpg")
-
-
-def check(what, good, detail=""):
-    global passed, failed
-    if good:
-        passed += 1
-    else:
-        failed += 1
-        print("FAILED: %s %s" % (what, str(detail)[:600]))
 
 
 def client(daemon, seconds, bodies, seen):
@@ -54,7 +29,7 @@ def client(daemon, seconds, bodies, seen):
 
 def counts_under_load():
     """One worker, a short queue and a short patience: requests are served, refused, expire and are wrong, and some clients leave."""
-    flags = ("--models", "m=" + fixture("color.hwgq"), "--workers", "1", "--queue-capacity", "6", "--queue-deadline-ms", "20")
+    flags = ("--models", "m=" + COLOR, "--workers", "1", "--queue-capacity", "6", "--queue-deadline-ms", "20")
     with Daemon(BUILD, FOLDER, *flags) as daemon:
         many = form([("image", JPEG)] * 40)
         v2 = json.dumps({"inputs": [{"name": "pixels", "shape": [3, 32, 32, 3], "datatype": "UINT8", "data": [7] * 9216}]}).encode()
@@ -73,9 +48,7 @@ def counts_under_load():
             time.sleep(0.02)
         for thread in threads:
             thread.join()
-        end = time.monotonic() + 10
-        while time.monotonic() < end and b"\nhwgqd_requests_in_flight 0\n" not in daemon.get("/metrics").body:
-            time.sleep(0.01)
+        until(lambda: sample(daemon, "hwgqd_requests_in_flight") == 0)
         seen = [event for log in logs for event in log]
         codes = {code: sum(1 for c, _ in seen if c == code) for code in sorted({c for c, _ in seen})}
         images = sum(count for _, count in seen)
@@ -105,7 +78,7 @@ def counts_under_load():
 
 def closed_in_the_middle():
     """A close that comes together with the last bytes is noticed, long before the request's deadline."""
-    with Daemon(BUILD, FOLDER, "--models", "m=" + fixture("color.hwgq")) as daemon:
+    with Daemon(BUILD, FOLDER, "--models", "m=" + COLOR) as daemon:
         left = 0
         for size in (100, 1000, 2000, 4000, 10000, 20000, 100000):
             for missing in (1, 50):
@@ -124,7 +97,7 @@ def closed_in_the_middle():
 
 
 def formats():
-    with Daemon(BUILD, FOLDER, "--models", "color=" + fixture("color.hwgq"), "--models", "gray=" + fixture("gray.hwgq")) as daemon:
+    with Daemon(BUILD, FOLDER, *BOTH) as daemon:
         daemon.post("/classify", JPEG)
         daemon.post("/classify?model=none", JPEG)
         plain = daemon.get("/metrics")
@@ -143,9 +116,7 @@ def formats():
         check("the same samples", [line.split(" ")[0] for line in text.splitlines() if line[0] != "#"] ==
               [line.split(" ")[0] for line in plain.body.decode().splitlines() if line[0] != "#"])
         if not PROMTOOL:
-            global skipped
-            skipped += 1
-            print("SKIPPED: promtool is not installed (config/install-packages.sh test fetches it)")
+            skip("promtool is not installed (config/install-packages.sh test fetches it)")
             return
         result = subprocess.run([PROMTOOL, "check", "metrics"], input=plain.body, capture_output=True, timeout=60)
         check("promtool check metrics", result.returncode == 0 and not result.stderr, result)
@@ -157,16 +128,4 @@ def formats():
     check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
 
 
-def main():
-    for group in (counts_under_load, closed_in_the_middle, formats):
-        start = time.monotonic()
-        try:
-            group()
-        except Exception:  # noqa: BLE001: one group that breaks must not hide the others
-            check(group.__name__, False, traceback.format_exc()[-600:])
-        print("%-28s %5.1f s" % (group.__name__, time.monotonic() - start), flush=True)
-    print("%d passed, %d failed, %d skipped" % (passed, failed, skipped) if skipped else "%d passed, %d failed" % (passed, failed))
-    return failed != 0
-
-
-sys.exit(main())
+main(counts_under_load, closed_in_the_middle, formats)

@@ -2,38 +2,14 @@
 The wire format is written here byte by byte, after the published specification."""
 import base64
 import json
-import os
 import struct
-import sys
 import threading
 import time
-import traceback
 
-from daemon import Daemon
+from harness import *
 
-BUILD, FOLDER = sys.argv[1], sys.argv[2]
-passed = failed = 0
-
-
-def read(name):
-    with open(os.path.join(FOLDER, name), "rb") as stream:
-        return stream.read()
-
-
-IMAGES = [read("image-%d.jpg" % i) for i in range(10)]
-JPEG = IMAGES[0]
-MODELS = ("--models", "color=" + os.path.join(FOLDER, "color.hwgq"), "--models", "gray=" + os.path.join(FOLDER, "gray.hwgq"))
 INFER = "/v2/models/color/infer"
 LABELS = ['class "%d" \u00e9' % i for i in range(10)]
-
-
-def check(what, good, detail=""):
-    global passed, failed
-    if good:
-        passed += 1
-    else:
-        failed += 1
-        print("FAILED: %s %s" % (what, str(detail)[:600]))
 
 
 def refused(what, reply, status, words):
@@ -112,7 +88,7 @@ def classified(daemon, image, model="color"):
 
 
 def metadata():
-    with Daemon(BUILD, FOLDER, *MODELS) as daemon:
+    with Daemon(BUILD, FOLDER, *BOTH) as daemon:
         server = daemon.get("/v2").json
         check("server metadata", set(server) == {"name", "version", "extensions"} and server["name"] == "hwgqd" and
               set(server["extensions"]) == {"classification", "statistics", "model_repository", "binary_tensor_data"}, server)
@@ -154,7 +130,7 @@ def metadata():
 
 
 def inference():
-    with Daemon(BUILD, FOLDER, *MODELS) as daemon:
+    with Daemon(BUILD, FOLDER, *BOTH) as daemon:
         truth = [classified(daemon, image) for image in IMAGES]
         reply = files(daemon, [JPEG], id="42")
         answer = reply.json
@@ -194,7 +170,7 @@ def inference():
 
 
 def pixels_and_tensors():
-    with Daemon(BUILD, FOLDER, *MODELS) as daemon:
+    with Daemon(BUILD, FOLDER, *BOTH) as daemon:
         images = [[[[(x * 7 + y * 3 * n + c * 50) % 256 for c in range(3)] for x in range(48)] for y in range(36)] for n in range(1, 4)]
         flat = [v for image in images for row in image for pixel in row for v in pixel]
         nested = outputs(ask(daemon, {"inputs": [tensor("UINT8", [3, 36, 48, 3], images)]}))["probabilities"]
@@ -230,7 +206,7 @@ def pixels_and_tensors():
 
 
 def binary_tensors():
-    with Daemon(BUILD, FOLDER, *MODELS) as daemon:
+    with Daemon(BUILD, FOLDER, *BOTH) as daemon:
         truth = outputs(files(daemon, IMAGES[:3]))
         element = [struct.pack("<I", len(i)) + i for i in IMAGES[:3]]
         size = sum(map(len, element))
@@ -271,7 +247,7 @@ def binary_tensors():
 
 
 def classification():
-    with Daemon(BUILD, FOLDER, *MODELS) as daemon:
+    with Daemon(BUILD, FOLDER, *BOTH) as daemon:
         for count in (1, 3, 10, 1000):
             got = outputs(files(daemon, IMAGES[:2], outputs=[{"name": "probabilities", "parameters": {"classification": count}}]))
             output, k = got["probabilities"], min(count, 10)
@@ -293,7 +269,7 @@ def classification():
 
 
 def bad_requests():
-    with Daemon(BUILD, FOLDER, *MODELS, "--max-images", "4", "--max-pixels", "20000", "--max-body-bytes", "400000") as daemon:
+    with Daemon(BUILD, FOLDER, *BOTH, "--max-images", "4", "--max-pixels", "20000", "--max-body-bytes", "400000") as daemon:
         one = tensor("BYTES", [1], [{"b64": b64(JPEG)}])
         good = json.dumps({"inputs": [one]})
         check("good", daemon.post(INFER, good.encode()).status == 200)
@@ -363,7 +339,7 @@ def bad_requests():
 
 
 def statistics():
-    with Daemon(BUILD, FOLDER, *MODELS) as daemon:
+    with Daemon(BUILD, FOLDER, *BOTH) as daemon:
         before = time.time() * 1000
         codes = []
 
@@ -399,7 +375,7 @@ def statistics():
 
 
 def repository():
-    with Daemon(BUILD, FOLDER, *MODELS) as daemon:
+    with Daemon(BUILD, FOLDER, *BOTH) as daemon:
         index = daemon.post("/v2/repository/index", b"", "application/json")
         check("index", [(m["name"], m["version"], m["state"], m["reason"]) for m in index.json] ==
               [("color", "1", "READY", ""), ("gray", "1", "READY", "")], index.body)
@@ -415,7 +391,7 @@ def repository():
 
 def overload():
     """The refusals that come from the server's state have the protocol's form too."""
-    slow = ("--models", "slow=" + os.path.join(FOLDER, "slow.hwgq"), "--workers", "1", "--max-images", "4000", "--queue-capacity", "1")
+    slow = ("--models", "slow=" + fixture("slow.hwgq"), "--workers", "1", "--max-images", "4000", "--queue-capacity", "1")
     with Daemon(BUILD, FOLDER, *slow, "--queue-deadline-ms", "60000") as daemon:
         path = "/v2/models/slow/infer"
         each = max(files(daemon, [JPEG] * 10, path).status and
@@ -438,16 +414,4 @@ def overload():
     check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
 
 
-def main():
-    for group in (metadata, inference, pixels_and_tensors, binary_tensors, classification, bad_requests, statistics, repository, overload):
-        start = time.monotonic()
-        try:
-            group()
-        except Exception:  # noqa: BLE001: one group that breaks must not hide the others
-            check(group.__name__, False, traceback.format_exc()[-600:])
-        print("%-28s %5.1f s" % (group.__name__, time.monotonic() - start), flush=True)
-    print("%d passed, %d failed" % (passed, failed))
-    return failed != 0
-
-
-sys.exit(main())
+main(metadata, inference, pixels_and_tensors, binary_tensors, classification, bad_requests, statistics, repository, overload)
