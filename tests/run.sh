@@ -119,11 +119,10 @@ stage_arm64() {
   build scores build/release/hwgq build/release/tests/scores/scores BUILD=build/release CC=gcc || return
   run "arm64 tests/scores" tests/scores/run.sh build/release build/arm64
 }
-# The other compiler: what it compiles differently shows in the engine, the trainer and the daemon.
+# The other compiler: what it compiles differently shows in the engine, the trainer and the daemon's parts.
 stage_clang() {
   build clang programs tests BUILD=build/clang CC=clang || return
   unit clang build/clang 'test_*'
-  scripts clang build/clang http
 }
 stage_asan() {
   export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
