@@ -1,6 +1,6 @@
 /* Networks with random weights, and JPEG images, for the tests of the daemon.
- *   make_fixtures FOLDER: writes color.hwgq and other.hwgq (vgg-small, different weights), gray.hwgq (lenet), and image-0.jpg
- * to image-9.jpg (100x80 color; the last two gray and progressive). */
+ *   make_fixtures FOLDER: writes color.hwgq and other.hwgq (vgg-small, different weights), slow.hwgq (vgg-small, full width,
+ * sign activations), gray.hwgq (lenet), and image-0.jpg to image-9.jpg (100x80 color; the last two gray and progressive). */
 #include "models/networks/networks.h"
 #include "tests/support/support.h"
 
@@ -25,12 +25,13 @@ static void write_model(const char *folder, const char *file, const char *networ
   struct hwgq_error error;
   char path[1024];
   if (hwgq_quantizer_design(3, true, false, &quantizer, &error) ||
-      networks_build(network_name, input, CLASSES, width, &quantizer, &model.network, &error) ||
+      networks_build(network_name, input, CLASSES, width, width < 1 ? &quantizer : NULL, &model.network, &error) ||
       hwgq_network_infer(model.network, &error) || hwgq_network_allocate_parameters(model.network, &error)) {
     stop(file, &error);
   }
   support_fill_parameters(model.network, &random);
-  if (width < 1) support_calibrate(model.network, &random); /* takes seconds for a wide network, which only has to be slow */
+  /* Takes seconds for a wide network, which only has to be slow: as with sign activations, whatever they are. */
+  if (width < 1) support_calibrate(model.network, &random);
   model.preprocess.order = input.channels == 3 ? HWGQ_RGB : HWGQ_GRAY;
   for (int c = 0; c < 3; c++) {
     model.preprocess.mean[c] = 120;
