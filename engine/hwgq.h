@@ -243,8 +243,8 @@ struct hwgq_plan;
 struct hwgq_plan_options {
   const char *cpu; /* "scalar", "avx2", "avx512", "neon": kernel set; NULL: environment HWGQ_CPU, else the best this CPU has */
   bool keep_all_layers; /* no buffer is reused, so that hwgq_run_output can return every stage's output (tests, verify) */
-  const char *form;     /* "lookup6", "lookup4", "popcount": how binary convolutions are computed where the kernel set can do it
-                           that way (all give the same numbers); NULL: its fastest way */
+  const char *form; /* "sliced", "lookup6", "lookup4", "popcount": how binary convolutions are computed where the kernel set can
+                       do it that way (all give the same numbers); NULL: its fastest way */
   const char *first_conv; /* "integer" or "float": how a convolution on the network's input computes from pixels, integer with
                              rounded weights if need be; NULL: in integers when that is exact and not refused (float_pixels) */
 };

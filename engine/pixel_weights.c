@@ -138,9 +138,10 @@ enum hwgq_status hwgq_network_round_pixels(struct hwgq_network *network, const s
     enum hwgq_status status = pixel_weights_create(&weights, layer, network->input.channels, preprocess, error);
     if (status) return status;
     bool possible = true;
+    for (int out = 0; out < layer->out_channels && possible; out++) possible = pixel_weights_quantize(&weights, out, false);
     for (int out = 0; out < layer->out_channels && possible; out++) {
-      possible = pixel_weights_quantize(&weights, out, false);
-      if (possible) round_channel(&weights, out, layer->weight);
+      pixel_weights_quantize(&weights, out, false);
+      round_channel(&weights, out, layer->weight);
     }
     pixel_weights_destroy(&weights);
     if (!possible) {

@@ -149,7 +149,7 @@ struct plan_sliced {
   int tile_rows;               /* the highest tile */
   int input_rows, output_rows; /* of the rings */
   int column_units;            /* units that a row of the output is cut into */
-  size_t usual, offsets_step;
+  size_t usual, offsets_step;  /* of lists, in offsets: see struct hwgq_sliced_job; what follows is in bytes */
   size_t bytes, offsets, counts, totals, column_totals, window_totals, sources, list, sums, masks, pooled, output;
 };
 
@@ -322,6 +322,7 @@ struct plan_builder {
   bool folded[HWGQ_MAX_LAYERS];        /* already part of a stage */
   int *float_version;                  /* [tensor capacity]: tensor with the same values as floats, 0 for none */
   int parts[HWGQ_MAX_LAYERS];          /* concat layers: the tensor that their inputs' stages write, 0 for none yet */
+  int missing_parts[HWGQ_MAX_LAYERS];  /* inputs whose stages have not been added yet */
 };
 
 /* How a stage ends. */

@@ -26,15 +26,29 @@ void plan_extend(struct plan_builder *builder, struct plan_ending *ending) {
 
 /* ---- floats: sums, and levels of them ------------------------------------------------------------------------------------ */
 
-/* The floats can be added to what their only user, an add layer, adds to them, when that exists already. */
+/* Whether stages that are still to come write parts of a tensor. */
+static bool is_incomplete(const struct plan_builder *builder, int tensor) {
+  for (int i = 0; i < builder->network->layer_count; i++) {
+    if (builder->parts[i] == tensor && builder->missing_parts[i] > 0) return true;
+  }
+  return false;
+}
+
+/* Residuals are read 32 channels at a time from a multiple of 32 on. */
+static bool blocks_are_aligned(const struct hwgq_chain *chain) {
+  const struct hwgq_layer *layer = chain->count ? chain->layers[0] : NULL;
+  return !layer || layer->op != HWGQ_CONV2D || layer->groups == 1 || layer->out_channels / layer->groups % HWGQ_LANES == 0;
+}
+
+/* The floats can be added to what their only user, an add layer, adds to them, when that has been computed by then. */
 static void find_residual(struct plan_builder *builder, struct plan_ending *ending) {
   const int next = plan_only_consumer(builder, ending->last);
-  if (next < 0) return;
+  if (next < 0 || !blocks_are_aligned(&ending->chain)) return;
   const struct hwgq_layer *add = &builder->network->layers[next];
   if (add->op != HWGQ_ADD || add->input_count != 2) return;
   const int other = add->inputs[0] == ending->last ? 1 : 0;
   const int tensor = plan_tensor_of(builder, add->inputs[other]);
-  if (tensor < 0 || plan_tensor_at(builder, tensor)->format != PLAN_FLOAT) return;
+  if (tensor < 0 || plan_tensor_at(builder, tensor)->format != PLAN_FLOAT || is_incomplete(builder, tensor)) return;
   ending->add = next;
   ending->other = other;
   ending->last = next;

@@ -116,7 +116,9 @@ enum hwgq_status plan_add_part(struct plan_builder *builder, const struct plan_e
                         ending->quantize ? &coding : NULL, 0, parts);
     if (status) return status;
     if (join.pool < 0) plan->layer_tensors[join.last] = *parts;
+    builder->missing_parts[ending->concat] = builder->network->layers[ending->concat].input_count;
   }
+  builder->missing_parts[ending->concat]--;
   *tensor = *parts;
   if (join.own_quantizers || join.last == ending->concat) { /* the part is its last layer's output */
     plan->layer_tensors[ending->last] = *parts;

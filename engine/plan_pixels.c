@@ -127,18 +127,19 @@ static double mean_sum(const struct quantizing *q, const struct plan_segment *li
   return bottom[column->taps] - bottom[0] - top[column->taps] + top[0];
 }
 
-static const struct plan_segment *longest(const struct plan_segment *segments, int count) {
+/* The segment with most valid taps, all of them where some position sees no padding. */
+static const struct plan_segment *widest(const struct plan_segment *segments, int count) {
   const struct plan_segment *best = segments;
-  for (int i = 1; i < count; i++) best = segments[i].count > best->count ? &segments[i] : best;
+  for (int i = 1; i < count; i++) best = segments[i].taps > best->taps ? &segments[i] : best;
   return best;
 }
 
 /* What every rectangle of valid taps contributes without pixels, for one lane; `base`: that of the first segments. Returns what
- * rounding leaves out of it, for the largest rectangle exactly. */
+ * rounding leaves out of it: exact for pixels that see no padding. */
 static double place_base(const struct quantizing *q, size_t step, int32_t *base) {
   const struct plan_conv *conv = q->conv;
   add_up_means(q);
-  const double inner = -mean_sum(q, longest(conv->lines, conv->line_segments), longest(conv->columns, conv->column_segments));
+  const double inner = -mean_sum(q, widest(conv->lines, conv->line_segments), widest(conv->columns, conv->column_segments));
   const double rest = inner - floor(inner + 0.5);
   for (int i = 0; i < conv->line_segments; i++) {
     for (int k = 0; k < conv->column_segments; k++, base += step) {

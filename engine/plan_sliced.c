@@ -10,8 +10,8 @@
 #include "engine/plan.h"
 
 enum {
-  MAX_SOURCES = 65536,
-  MAX_ROWS = 8192, /* that 16-bit offsets reach with 512 lanes */
+  MAX_SOURCES = UINT16_MAX, /* parts of the weights have 16-bit numbers */
+  MAX_ROWS = 8192,          /* that 16-bit offsets reach with 512 lanes */
   MIN_FAN_IN = 1024,
   MIN_PIXELS = 4 /* of the output: with fewer, weights are read from memory, where every second row is as slow as all */
 };
@@ -30,19 +30,31 @@ static int lanes_for(int channels) {
   return lanes;
 }
 
-static bool window_fits(const struct plan_window *window) {
-  return (int64_t)window->kernel_height * window->kernel_width <= MAX_SOURCES / 64;
+/* Sources of the tiles of out channels that do not fill the lanes, or of those that do. */
+static int64_t sources_of(const struct plan_window *window, int lanes, int out_channels) {
+  struct sliced_part part = {.pixels = out_channels >= lanes ? 1 : lanes / lanes_for(out_channels)};
+  set_tile(&part, window);
+  return (int64_t)part.source_rows * part.source_columns;
+}
+
+/* Most sources of a tile. */
+static int64_t most_sources(const struct plan_conv *conv, int lanes, int out_channels) {
+  const int per_group = out_channels / conv->group_count, rest = per_group % lanes;
+  const int64_t full = per_group < lanes ? 0 : sources_of(&conv->window, lanes, lanes);
+  const int64_t other = rest ? sources_of(&conv->window, lanes, rest) : 0;
+  return full > other ? full : other;
 }
 
 static bool can_slice(const struct hwgq_plan *plan, const struct hwgq_layer *layer, const struct plan_tensor *input,
                       const struct plan_conv *conv, const struct plan_epilogue *epilogue) {
   const struct plan_coding *coding = &input->coding;
   const int groups = conv->group_count, channels = conv->in.channels / groups;
-  if (!hwgq_sliced_supported(plan->kernels) || coding->sign || coding->thermometer || !window_fits(&conv->window)) return false;
+  if (!hwgq_sliced_supported(plan->kernels) || coding->sign || coding->thermometer) return false;
   if (groups > 1 && channels % 32 != 0) return false;
   if (channels > MAX_ROWS - 1 || layer->out_channels / groups > 1 << 16) return false;
-  const int64_t bound = (int64_t)channels * conv->window.kernel_height * conv->window.kernel_width * coding->levels;
-  if (bound >= (int64_t)1 << (HWGQ_SLICED_PLANES - 2)) return false;
+  const int64_t sources = most_sources(conv, plan->kernels->sliced.lanes, layer->out_channels);
+  /* Lists are padded: at most 16 per plane and part of the weights, of which there are fewer than sources. */
+  if (sources > MAX_SOURCES || sources * (channels * coding->levels + 64) >= HWGQ_SLICED_MOST) return false;
   if (epilogue->unaligned) return false;
   return epilogue->steps ? !conv->pooled : epilogue->level_count <= HWGQ_SLICED_LEVELS;
 }
@@ -54,11 +66,7 @@ static double useful_share(const struct plan_conv *conv, int lanes, int out_chan
   const int per_group = out_channels / conv->group_count, rest = per_group % lanes;
   const double taps = (double)window->kernel_height * window->kernel_width;
   double rows = taps * (per_group / lanes); /* of lanes, per input channel and output pixel */
-  if (rest) {
-    struct sliced_part part = {.pixels = lanes / lanes_for(rest)};
-    set_tile(&part, window);
-    rows += (double)part.source_rows * part.source_columns / part.pixels;
-  }
+  if (rest) rows += (double)sources_of(window, lanes, rest) * lanes_for(rest) / lanes;
   return taps * per_group / (rows * lanes);
 }
 

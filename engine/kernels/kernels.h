@@ -74,6 +74,7 @@ struct hwgq_bconv_form {
  * units of HWGQ_SLICED_UNIT bytes; sources whose rows lie farther apart belong to different parts. */
 enum {
   HWGQ_SLICED_PLANES = 24,
+  HWGQ_SLICED_MOST = 1 << 23, /* what a tile may visit: the kernel's counter has a level for it */
   HWGQ_SLICED_LEVELS = 15,
   HWGQ_SLICED_SLACK = 64, /* offsets that kernels may write beyond the last */
   HWGQ_SLICED_MAX_DWORDS = 16,
@@ -109,6 +110,7 @@ struct hwgq_sliced_job {
   uint16_t *list; /* memory for the lists of a plane of the sources of a part, joined, + HWGQ_SLICED_SLACK + usual */
   void *sums;     /* [blocks][sum_planes][LANES / 8 bytes] */
   int sum_planes; /* 6 to HWGQ_SLICED_PLANES, enough for the largest sum */
+  /* The weights of all rows that are visited, 2^plane each, add up to less than HWGQ_SLICED_MOST. */
 };
 
 /* For one block: masks[j] = (2 * sum + start >= thresholds[j]), bit-sliced. */

@@ -1,5 +1,5 @@
 /* Body of the bit-sliced kernels: included by one file per instruction set, which defines
- *   V, LANES                             a vector, and its bits: 64, 256 or 512
+ *   V, LANES                             a vector, and its bits: 64 to 512
  *   NAME(x)                              the name of a kernel
  * and, before including it, these functions:
  *   load, store, zero
@@ -195,7 +195,8 @@ void NAME(hwgq_sliced_sum)(const struct hwgq_sliced_job *job) {
     V low[LOW];
     counter.full = 0;
     for (int i = 0; i < LOW; i++) low[i] = zero();
-    for (int i = LOW; i < job->sum_planes; i++) counter.plane[i] = zero();
+    /* Also those above the sum: carries that are zero ripple into them. */
+    for (int i = LOW; i < HWGQ_SLICED_PLANES; i++) counter.plane[i] = zero();
     for (int first = 0, end; first < job->source_count; first = end) {
       const struct hwgq_sliced_source *source = &job->sources[first];
       for (end = first + 1; end < job->source_count && job->sources[end].part == source->part;) end++;

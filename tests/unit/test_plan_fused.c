@@ -92,8 +92,8 @@ static struct hwgq_network *sums(int channels, int groups, int kind) {
 
 /* Whole blocks of channels, also in groups; groups that blocks of 32 straddle; and an odd number. */
 START_TEST(residual_sums) {
-  static const int channels[] = {64, 96, 45, 64}, groups[] = {1, 3, 1, 4};
-  for (int i = 0; i < 4; i++) {
+  static const int channels[] = {64, 96, 45, 64, 96}, groups[] = {1, 3, 1, 4, 2}; /* 96 / 2: blocks cross words */
+  for (int i = 0; i < 5; i++) {
     finish_and_verify(sums(channels[i], groups[i], _i), 5000u + 10u * (unsigned)_i + (unsigned)i);
   }
 }
@@ -268,6 +268,20 @@ START_TEST(joined_others) {
 }
 END_TEST
 
+/* The sum of a concatenation and of a convolution that comes before its last part. */
+START_TEST(joined_late) {
+  struct hwgq_network *network = start(64, 6, 5);
+  add_quantize(network, "q", "input", _i);
+  add_block(network, "a", "q", 32, 3, 1, -1);
+  add_block(network, "c", "q", 64, 1, 1, -1);
+  add_block(network, "b", "q", 32, 3, 1, -1);
+  join(network, "cat", HWGQ_CONCAT, "a_scale", "b_scale");
+  join(network, "sum", HWGQ_ADD, "cat", "c_scale");
+  support_add(network, "average", HWGQ_AVG_POOL, "sum")->global_pool = true;
+  finish_and_verify(network, 5800u + (unsigned)_i);
+}
+END_TEST
+
 START_TEST(concats_are_no_stages) {
   struct hwgq_network *network = branches(1, 2, true);
   expect_stages(network, "concat_packed", 0);
@@ -322,6 +336,7 @@ int main(void) {
   tcase_add_loop_test(tests, joined_pool, 0, KINDS);
   tcase_add_loop_test(tests, joined_floats, 0, KINDS);
   tcase_add_loop_test(tests, joined_others, 0, KINDS);
+  tcase_add_loop_test(tests, joined_late, 0, KINDS);
   tcase_add_test(tests, concats_are_no_stages);
   tcase_add_loop_test(tests, pool_after_chain, 0, KINDS);
   suite_add_tcase(suite, tests);

@@ -201,11 +201,50 @@ START_TEST(tiles) {
 }
 END_TEST
 
+/* Tiles of several pixels that are far apart may read more than the counter of a lane holds: such layers are computed
+ * otherwise, here also when everything is set. */
+START_TEST(large_tiles) {
+  struct hwgq_network *network;
+  struct hwgq_error error;
+  struct support_random random = {5};
+  struct hwgq_quantizer quantizer;
+  ck_assert_int_eq(hwgq_network_create("far", (struct hwgq_shape){1024, 49, 49}, &network, &error), HWGQ_OK);
+  struct hwgq_layer *quantize = support_add(network, "levels", HWGQ_QUANTIZE, "input");
+  ck_assert_int_eq(hwgq_quantizer_design(15, true, false, &quantizer, &error), HWGQ_OK);
+  quantize->level_count = quantizer.level_count;
+  memcpy(quantize->centers, quantizer.centers, sizeof quantize->centers);
+  memcpy(quantize->thresholds, quantizer.thresholds, sizeof quantize->thresholds);
+  struct hwgq_layer *conv = support_add(network, "far", HWGQ_CONV2D, "levels");
+  conv->out_channels = 32;
+  conv->stride_height = conv->stride_width = 16;
+  conv->binary = conv->has_alpha = true;
+  ck_assert_int_eq(hwgq_network_infer(network, &error), HWGQ_OK);
+  support_fill_parameters(network, &random);
+  float *input = malloc(sizeof *input * 1024 * 49 * 49), scores[2][32 * 16];
+  for (int i = 0; i < 1024 * 49 * 49; i++) input[i] = 100;
+  const char *const forms[] = {"sliced", "popcount"};
+  for (int i = 0; i < 2; i++) {
+    struct hwgq_plan *plan;
+    const struct hwgq_plan_options options = {.form = forms[i]};
+    ck_assert_int_eq(hwgq_plan_create(network, NULL, &options, &plan, &error), HWGQ_OK);
+    void *scratch = aligned_alloc(64, hwgq_plan_scratch_bytes(plan));
+    ck_assert_int_eq(hwgq_plan_output_count(plan), 32 * 16);
+    hwgq_run_tensor(plan, scratch, input, scores[i]);
+    free(scratch);
+    hwgq_plan_destroy(plan);
+  }
+  ck_assert_mem_eq(scores[0], scores[1], sizeof scores[0]);
+  free(input);
+  hwgq_network_destroy(network);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("sliced");
   TCase *tests = tcase_create("sliced");
   tcase_set_timeout(tests, 300);
   tcase_add_loop_test(tests, tiles, 0, 3);
+  tcase_add_test(tests, large_tiles);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
