@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Tests the real daemon over the loopback network: tests/http/run.sh BUILD_DIR (default build/release).
+# SUITES="load life" runs some suites only.
 # Ends with 'N passed, N failed'. Exit code 0 when nothing failed.
 set -eu -o pipefail
 cd "$(dirname "$0")/../.."
@@ -18,7 +19,7 @@ read -r -a compile <<<"$(cat "$build/flags")"
 # Each suite ends with its counts; all of them together are the last line. A suite is a file suite*.py here, called with the build
 # and the folder of fixtures; it stops its daemons itself, so that a leak report of the sanitizers fails the test that does it.
 passed=0 failed=0 skipped=0
-for suite in tests/http/suite*.py; do
+for suite in $(for name in ${SUITES:-'*'}; do ls tests/http/suite_$name.py; done); do
   status=0
   python3 -B "$suite" "$build" "$folder" | tee "$folder/output" || status=$?
   counts=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$folder/output" | tail -1) || counts="0 passed, 1 failed"
