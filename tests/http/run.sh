@@ -19,7 +19,9 @@ read -r -a compile <<<"$(cat "$build/flags")"
 # Each suite ends with its counts; all of them together are the last line. A suite is a file suite*.py here, called with the build
 # and the folder of fixtures; it stops its daemons itself, so that a leak report of the sanitizers fails the test that does it.
 passed=0 failed=0 skipped=0
-for suite in $(for name in ${SUITES:-'*'}; do ls tests/http/suite_$name.py; done); do
+suites=(tests/http/suite_*.py)
+[ -z "${SUITES:-}" ] || read -r -a suites <<<"$(printf 'tests/http/suite_%s.py ' $SUITES)"
+for suite in "${suites[@]}"; do
   status=0
   python3 -B "$suite" "$build" "$folder" | tee "$folder/output" || status=$?
   counts=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$folder/output" | tail -1) || counts="0 passed, 1 failed"
