@@ -322,13 +322,15 @@ static void reload(struct daemon *daemon, int argc, char *const *argv) {
   struct text differences = {0};
   notify_send(&server->notify, "RELOADING=1\nMONOTONIC_USEC=%llu\nSTATUS=reloading", (unsigned long long)(clock_now() / 1000));
   enum hwgq_status status = config_load(argc, argv, &config, &command, &error);
+  /* First, and whatever becomes of the rest: a key that was revoked must not work any longer. */
+  security_reload(server, status ? NULL : &config);
   if (!status) status = registry_configure(server->registry, &config, true, &server->log, &error);
   log_hidden(server, &config);
   if (status) {
-    log_event(&server->log, LOG_ERROR, "reload failed, everything stays as it was", log_string("error", error.message));
+    log_event(&server->log, LOG_ERROR, "reload failed, networks and settings stay as they were",
+              log_string("error", error.message));
   } else {
     daemon->drain_delay_ms = config.drain_delay_ms;
-    security_reload(server, &config);
     daemon->log_level = (int)config.log_level;
     atomic_store(&server->log.level, daemon->log_level);
     config_differences(server->config, &config, &differences);

@@ -128,11 +128,13 @@ static void number(struct entry *entry, struct served_model *model, int version)
   memcpy(entry->digest, digest, sizeof entry->digest);
 }
 
-/* The served model that a file which could not be loaded leaves as it is, taken out of the entry; NULL when there is none. */
-static struct served_model *keep(struct entry *entry, int version) {
+/* The served model that a file which could not be loaded leaves as it is, taken out of the entry; NULL when there is none. One
+ * without a number counts as version 1 when numbered ones have come to be beside it. */
+static struct served_model *keep(struct entry *entry, const struct wanted *item) {
   for (int i = 0; i < entry->model_count; i++) {
     struct served_model *model = entry->models[i];
-    if (!model || (version ? !model->numbered || model->version != version : model->numbered)) continue;
+    if (!model || (item->version ? model->version != item->version : model->numbered)) continue;
+    if (item->version && !model->numbered && strcmp(model->path, item->path) != 0) continue;
     entry->models[i] = NULL;
     return model;
   }
@@ -151,7 +153,7 @@ static struct served_model *publish(struct entry *entry, struct wanted *items, i
     if (items[i].model) number(entry, items[i].model, items[i].version);
   }
   for (int i = 0; i < count; i++) {
-    struct served_model *model = items[i].model ? items[i].model : keep(entry, items[i].version);
+    struct served_model *model = items[i].model ? items[i].model : keep(entry, &items[i]);
     items[i].model = NULL;
     if (model) models[model_count++] = model;
   }

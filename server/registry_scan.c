@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -40,15 +41,18 @@ static void fail_item(struct wanted *item, const char *what) {
   hwgq_fail(&item->failure, HWGQ_ERROR_IO, "network '%s': %s: %s", item->name, item->path, what);
 }
 
+static bool is_inside(const struct scan *scan, const char *real) {
+  size_t root = scan->root ? strlen(scan->root) : 0;
+  return root <= 1 || (strncmp(real, scan->root, root) == 0 && real[root] == '/');
+}
+
 /* Replaces the path by the real one and refuses what is no regular file or is outside of the root. A file that is not there is
  * left to the loader, whose message tells more. */
 static enum hwgq_status resolve(const struct scan *scan, struct wanted *item) {
   struct stat info;
   char *real = realpath(item->path, NULL);
   if (!real) return errno == ENOMEM ? no_memory(scan) : HWGQ_OK;
-  size_t root = scan->root ? strlen(scan->root) : 0;
-  bool inside = root <= 1 || (strncmp(real, scan->root, root) == 0 && real[root] == '/');
-  if (!inside) {
+  if (!is_inside(scan, real)) {
     fail_item(item, "this link leads out of the folder of networks: move the file into the folder, or list it by itself");
   } else if (stat(real, &info) == 0 && !S_ISREG(info.st_mode)) {
     fail_item(item, "this is no regular file");
@@ -62,18 +66,6 @@ static enum hwgq_status resolve(const struct scan *scan, struct wanted *item) {
 static enum hwgq_status add(const struct scan *scan, const char *name, int version, char *path) {
   struct wanted_list *list = scan->list;
   if (!path) return no_memory(scan);
-  for (int i = 0; i < list->count; i++) {
-    const struct wanted *other = &list->items[i];
-    if (strcmp(other->name, name) != 0 || (version && other->version && version != other->version)) continue;
-    enum hwgq_status status =
-        version && other->version
-            ? hwgq_fail(scan->error, HWGQ_ERROR_INVALID, "models: network '%s' has two files for version %d: %s and %s", name,
-                        version, other->path, path)
-            : hwgq_fail(scan->error, HWGQ_ERROR_INVALID, "models: two networks are called '%s': %s and %s", name, other->path,
-                        path);
-    free(path);
-    return status;
-  }
   struct wanted *items =
       list->count < REGISTRY_MAX_FILES ? realloc(list->items, (size_t)(list->count + 1) * sizeof *items) : NULL;
   if (!items) {
@@ -121,20 +113,25 @@ static void free_names(struct dirent **files, int count) {
   free(files);
 }
 
-/* FOLDER/ANY.hwgq, the only one, as a version of the network. */
+/* FOLDER/ANY.hwgq, the only one, as a version of the network; failed when there are none or several. */
 static enum hwgq_status scan_version(const struct scan *scan, const char *name, int version, const char *folder) {
   struct dirent **files;
-  int count = names_in(scan, folder, &files), found = 0, last = 0;
+  int count = names_in(scan, folder, &files), found = 0, first = 0, last = 0;
   for (int i = 0; i < count; i++) {
     if (!is_model_name(files[i]->d_name)) continue;
-    found++;
+    if (found++ == 0) first = i;
     last = i;
   }
   enum hwgq_status status = HWGQ_ERROR_IO;
   if (count >= 0 && found == 1) status = add(scan, name, version, join(folder, files[last]->d_name));
-  if (count >= 0 && found != 1) {
-    status = hwgq_fail(scan->error, HWGQ_ERROR_INVALID, "models: %s has %d .hwgq files: one is needed for version %d of '%s'",
-                       folder, found, version, name);
+  if (count >= 0 && found != 1) status = add(scan, name, version, strdup(folder));
+  struct wanted *item = !status && found != 1 ? &scan->list->items[scan->list->count - 1] : NULL;
+  if (item && found == 0) fail_item(item, "this folder has no .hwgq file: add one, or remove the folder");
+  if (item && found > 1 && is_inside(scan, item->path)) {
+    hwgq_fail(
+        &item->failure, HWGQ_ERROR_INVALID,
+        "network '%s' has %d files for version %d, among them %s and %s in %s: one is needed, rename or remove the others",
+        name, found, version, files[first]->d_name, files[last]->d_name, folder);
   }
   free_names(files, count);
   return status;
@@ -237,6 +234,36 @@ static enum hwgq_status scan_model(struct scan *scan, const struct config_model 
   return status;
 }
 
+/* Two files for one version: nobody can say which is meant. It fails, and nothing else does. */
+static void merge(struct wanted_list *list, struct wanted *item, struct wanted *other) {
+  char which[32] = "";
+  if (item->version) snprintf(which, sizeof which, " for version %d", item->version);
+  item->failed = true;
+  hwgq_fail(&item->failure, HWGQ_ERROR_INVALID,
+            "models: network '%s' has two files%s: %s and %s: rename one of them, or give it another version", item->name,
+            which, item->path, other->path);
+  free(other->path);
+  list->count--;
+  memmove(other, other + 1, (size_t)(list->items + list->count - other) * sizeof *other);
+}
+
+/* A file without a number is version 1 beside others that have one; afterwards every version is there once. */
+static void settle(struct wanted_list *list) {
+  for (int i = 0; i < list->count; i++) {
+    struct wanted *item = &list->items[i];
+    for (int j = 0; j < list->count && !item->version; j++) {
+      const struct wanted *other = &list->items[j];
+      if (other->version && strcmp(other->name, item->name) == 0) item->version = 1;
+    }
+  }
+  for (int i = 0; i < list->count; i++) {
+    for (int j = list->count - 1; j > i; j--) {
+      struct wanted *item = &list->items[i], *other = &list->items[j];
+      if (other->version == item->version && strcmp(other->name, item->name) == 0) merge(list, item, other);
+    }
+  }
+}
+
 /* Brings the versions of each name together, newest first, where the name came first, and drops the oldest beyond `versions`.
  * Selection by hand: the order of names must stay. */
 static void arrange(struct wanted_list *list, int64_t versions) {
@@ -272,6 +299,7 @@ enum hwgq_status registry_scan(const struct config_model *models, int64_t model_
     registry_scan_release(list);
     return status;
   }
+  settle(list);
   arrange(list, versions);
   return HWGQ_OK;
 }

@@ -15,7 +15,7 @@ struct served_model;
 /* One file that is to be served. */
 struct wanted {
   char name[CONFIG_MAX_NAME + 1];
-  int version; /* 0: the file has no number of its own */
+  int version; /* 0: no file of this name has a number */
   char *path;  /* without links and dots when the file is there, else as configured */
   bool failed; /* `failure` says why it cannot be served */
   struct hwgq_error failure;
@@ -31,8 +31,9 @@ struct wanted_list {
  *   FILE.hwgq             one network, called FILE or as the configuration says
  *   FOLDER                NAME.hwgq, NAME@VERSION.hwgq, NAME/VERSION.hwgq and NAME/VERSION/ANY.hwgq in it
  *   NAME=FOLDER           VERSION.hwgq and VERSION/ANY.hwgq in it
- * A version is a whole number from 1. The newest `versions` of each network are kept. A file in a folder that is no regular
- * file, or leads out of the folder through a link, is listed as failed. On failure the list is empty. */
+ * A version is a whole number from 1; a file without one is version 1 beside others that have one. The newest `versions` of
+ * each network are kept. Listed as failed are a version with two files, and a file in a folder that is no regular file or leads
+ * out of the folder through a link. On failure the list is empty. */
 enum hwgq_status registry_scan(const struct config_model *models, int64_t model_count, int64_t versions,
                                struct wanted_list *list, struct hwgq_error *error);
 /* Frees names and paths; the models must have been taken. */

@@ -6,7 +6,8 @@
 
 /* Reads keys and certificates. On failure, too, security_close must follow. */
 enum hwgq_status security_open(struct server *server, const struct config *config, struct hwgq_error *error);
-/* Reads them again, from where `config` says now. What cannot be read stays as it was and is logged. */
+/* Reads them again, from where `config` says now; NULL: it cannot be read, so from where they were last. What cannot be read
+ * stays as it was and is logged. */
 void security_reload(struct server *server, const struct config *config);
 void security_close(struct server *server);
 /* Logs what is open to whom and should not be. */

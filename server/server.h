@@ -34,6 +34,8 @@ struct server {
   struct auth *auth;
   struct limits *limits;
   struct tls *tls; /* NULL: plain HTTP */
+  /* What the last configuration that could be read names; the main thread's. */
+  char *keys_file, *tls_certificate, *tls_key;
   struct manage *manage;
   struct limits_networks trusted_proxies;
   struct watchdog watchdog;

@@ -16,6 +16,9 @@ folder=${FOLDER:-$temporary}
 mkdir -p "$folder"
 
 image=${IMAGE:?name a JPEG file to classify: IMAGE=FILE tests/bench/networks.sh}
+for program in hwgqd hwgq tests/bench/bench_load; do
+  [ -x "$build/$program" ] || { echo "networks.sh: $build/$program is missing: make bench builds it" >&2; exit 2; }
+done
 
 # serve MODEL: starts a daemon with one worker, classifies one image; sets status and rss_kb
 serve() {

@@ -142,8 +142,9 @@ def versions():
     check("a folder of versions with a name", result.returncode == 0 and "other (default)" in result.stdout, result)
     for what, files, message in [
             ("one version twice", {"a/1.hwgq": COLOR, "a/1/x.hwgq": COLOR}, "two files for version 1"),
-            ("with and without a version", {"a.hwgq": COLOR, "a@1.hwgq": COLOR}, "two networks are called 'a'"),
-            ("two files in a version", {"a/1/x.hwgq": COLOR, "a/1/y.hwgq": COLOR}, "has 2 .hwgq files"),
+            ("with and without a version", {"a.hwgq": COLOR, "a@1.hwgq": COLOR}, "two files for version 1"),
+            ("two files in a version", {"a/1/x.hwgq": COLOR, "a/1/y.hwgq": COLOR}, "has 2 files for version 1"),
+            ("a version without a file", {"a.hwgq": COLOR, "a/2/x": COLOR}, "this folder has no .hwgq file"),
             ("no number after the @", {"a@b.hwgq": COLOR}, "no network name"),
             ("no versions", {"a/x/y.hwgq": COLOR}, "no .hwgq file in the folder")]:
         folder = fixture("versions-" + what.replace(" ", "-"))
@@ -152,6 +153,69 @@ def versions():
             shutil.copy(source, os.path.join(folder, name))
         result = run(HWGQD, "--check", "--models", folder)
         check("refused: " + what, result.returncode == 2 and message in result.stderr, result)
+
+
+def with_and_without_number():
+    """A file without a number is version 1 beside others; two files for one version trouble that network only."""
+    path, admin = keys()
+    folder = fixture("beside")
+    os.makedirs(folder)
+
+    def put(name, source):
+        os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
+        shutil.copy(source, os.path.join(folder, name))
+
+    def remove(*names):
+        for name in names:
+            os.remove(os.path.join(folder, name))
+    put("net.hwgq", COLOR)
+    put("other.hwgq", COLOR)
+    with Daemon(BUILD, FOLDER, "--models", folder, "--keys-file", path, "--default-model", "other") as daemon:
+        def versions_of(name):
+            return listed(daemon, admin)[name].get("versions")
+
+        def answer(where):
+            return daemon.post(where, JPEG, headers=bearer(admin)).json.get("predictions")
+        first = answer("/v1/models/net/classify")
+        put("net@2.hwgq", GRAY)
+        check("NAME@2 beside NAME", post(daemon, "/v1/models/net/reload", admin).status == 200 and versions_of("net") == ["2", "1"],
+              listed(daemon, admin)["net"])
+        check("NAME is its version 1", answer("/v1/models/net/versions/1/classify") == first and
+              answer("/v1/models/net/classify") not in (first, None))
+        remove("net@2.hwgq")
+        put("net/2.hwgq", GRAY)
+        check("and so with a folder of versions", reloaded(daemon, HUP) and versions_of("net") == ["2", "1"], listed(daemon, admin))
+        put("net@1.hwgq", OTHER)
+        put("other@2.hwgq", GRAY)
+        reply = post(daemon, "/v1/models/net/reload", admin)
+        error("two files for version 1", reply, 422, "unusable_model")
+        check("both are named, and what to do", all(part in reply.json["error"]["message"] for part in (
+            "/net.hwgq", "/net@1.hwgq", "two files for version 1", "rename one")), reply.body)
+        check("both versions go on serving", versions_of("net") == ["2", "1"] and answer("/v1/models/net/versions/1/classify") == first)
+        check("another network is reloaded", post(daemon, "/v1/models/other/reload", admin).status == 200 and
+              versions_of("other") == ["2", "1"])
+        put("late/1/a.hwgq", COLOR)
+        put("late/1/b.hwgq", COLOR)
+        put("empty/3/notes", COLOR)
+        put("last.hwgq", COLOR)
+        check("SIGHUP takes the others", reloaded(daemon, HUP) and versions_of("last") == ["1"] and
+              [listed(daemon, admin)[n]["state"] for n in ("late", "empty")] == ["failed"] * 2 and
+              "a.hwgq and b.hwgq" in listed(daemon, admin)["late"]["reload_error"] and
+              versions_of("net") == ["2", "1"], listed(daemon, admin))
+        remove("net@1.hwgq", "late/1/b.hwgq")
+        check("once one is gone all is well", post(daemon, "/v1/models/net/reload", admin).status == 200 and
+              "reload_error" not in listed(daemon, admin)["net"] and post(daemon, "/v1/models/late/load", admin).status == 200)
+        put("net@2.hwgq", OTHER)
+        remove("net/2.hwgq")
+        remove("net.hwgq")
+        put("net@3.hwgq", GRAY)
+        check("what has no file any more is not served", reloaded(daemon, HUP) and versions_of("net") == ["3", "2"])
+        write(os.path.join(folder, "last.hwgq"), b"rubbish")
+        put("last@2.hwgq", GRAY)
+        error("a bad file without a number", post(daemon, "/v1/models/last/reload", admin), 422, "unusable_model")
+        check("leaves what was loaded from it as version 1", versions_of("last") == ["2", "1"] and
+              answer("/v1/models/last/versions/1/classify") == first)
+    check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
 
 
 def paths():
@@ -251,4 +315,4 @@ def replaced_under_load():
     check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
 
 
-main(load_and_unload, versions, paths, replaced_under_load)
+main(load_and_unload, versions, with_and_without_number, paths, replaced_under_load)

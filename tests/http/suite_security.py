@@ -144,6 +144,41 @@ def keys_again():
     check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
 
 
+def revoked_whatever_fails():
+    """Keys and certificate are taken although the configuration, or its networks, cannot be."""
+    path, admin, user = key_file("revoked-keys")
+    pairs = [make_certificate("before"), make_certificate("after")]
+    certificate, key, file = fixture("revoked.crt"), fixture("revoked.key"), fixture("revoked.json")
+    lines = read(path).decode().splitlines()
+    good = {"models": {"color": COLOR}, "keys_file": path, "tls_certificate": certificate, "tls_key": key}
+
+    def install(pair):
+        write(certificate, read(pair[0]))
+        write(key, read(pair[1]))
+
+    def status(tls, one):
+        with connect(daemon, tls) as connection:
+            connection.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-API-Key: %s\r\n\r\n" % one.encode())
+            return subject(connection), read_all(connection)[9:12]
+    tls = context(pairs[0][0], pairs[1][0])
+    for what, bad in (("an unknown key", dict(good, nonsense=1)), ("no JSON", None), ("no such network", dict(good, default_model="x"))):
+        install(pairs[0])
+        write(path, "\n".join(lines) + "\n")
+        write(file, json.dumps(good))
+        with Daemon(BUILD, FOLDER, "--config", file) as daemon:
+            check("both keys: " + what, [status(tls, k) for k in (admin, user)] == [("before", b"200")] * 2)
+            write(file, json.dumps(bad) if bad else "{")
+            write(path, lines[0] + "\n")
+            install(pairs[1])
+            check("the reload fails: " + what, reloaded(daemon, HUP, "reload failed, networks and settings"), daemon.log())
+            check("but the key is revoked and the certificate new: " + what, [status(tls, k) for k in (admin, user)] ==
+                  [("after", b"200"), ("after", b"401")], [status(tls, k) for k in (admin, user)])
+            write(path, "nonsense\n")
+            check("a bad keys file is reported, too: " + what, reloaded(daemon, HUP, "reload failed, the API keys"))
+            check("and the keys stay: " + what, [status(tls, k)[1] for k in (admin, user)] == [b"200", b"401"])
+        check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
+
+
 def warnings():
     path, _, _ = key_file("warning-keys")
     certificate, key = make_certificate("warn")
@@ -524,5 +559,5 @@ def retry_after():
 
 if not shutil.which("openssl"):
     raise SystemExit("openssl is needed (config/install-packages.sh test)")
-main(command_line, matrix, keys_again, warnings, tls_files, tls_serves, tls_again, rates, concurrency, turns, networks_take_turns,
+main(command_line, matrix, keys_again, revoked_whatever_fails, warnings, tls_files, tls_serves, tls_again, rates, concurrency, turns, networks_take_turns,
      deadlines, retry_after)

@@ -21,7 +21,7 @@ def command_line():
             ("missing file", ["--models", fixture("none.hwgq")], "none.hwgq: cannot open"),
             ("not a model", ["--models", "x=" + fixture("image-0.jpg")], "image-0.jpg"),
             ("unknown default", [*BOTH, "--default-model", "nobody"], "no network 'nobody'"),
-            ("two of one name", [*BOTH, "--models", "color=" + GRAY], "two networks are called 'color'"),
+            ("two of one name", [*BOTH, "--models", "color=" + GRAY], "network 'color' has two files: "),
             ("an empty folder", ["--models", os.path.join(FOLDER, "empty")], "no .hwgq file in the folder")]:
         os.makedirs(os.path.join(FOLDER, "empty"), exist_ok=True)
         result = run(HWGQD, "--check", *flags)
