@@ -129,7 +129,7 @@ stage_asan() {
   build asan asan && fixed_addresses || return
   unit asan build/asan 'test_*'
   fuzz asan build/asan
-  scripts asan build/asan tool http zoo
+  scripts asan build/asan tool http
 }
 # Whatever starts threads.
 stage_tsan() {
@@ -141,7 +141,7 @@ stage_tsan() {
   unit tsan build/tsan 'test_server_*'
   unit tsan build/tsan 'test_train*'
   export SUITES="classify life load manage stats" # many requests at once, and networks that change meanwhile
-  scripts tsan build/tsan http zoo
+  scripts tsan build/tsan http
   unset SUITES
 }
 stage_format() {
