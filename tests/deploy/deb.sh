@@ -93,15 +93,15 @@ for deb in build/deb/*.deb; do case $deb in *dbgsym*) ;; *) cp "$deb" "$work/pac
 unshare -m --propagation private bash -c '
   set -e
   mount -t tmpfs view "$1"
-  mkdir "$1/upper" "$1/work" "$1/root"
-  mount -t overlay view -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
-  mount --bind /proc "$1/root/proc"
-  mount --bind /dev "$1/root/dev"
+  mkdir "$1/upper" "$1/work" "$1/system"
+  mount -t overlay view -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/system"
+  mount --bind /proc "$1/system/proc"
+  mount --bind /dev "$1/system/dev"
   for folder in "$2" "$3"; do # they may be mounts of their own
-    mkdir -p "$1/root$folder"
-    mount --bind "$folder" "$1/root$folder"
+    mkdir -p "$1/system$folder"
+    mount --bind "$folder" "$1/system$folder"
   done
-  chroot "$1/root" sh -c "cd \"\$1\" && exec tests/deploy/deb.sh inside \"\$2\"" sh "$2" "$3"
+  chroot "$1/system" sh -c "cd \"\$1\" && exec tests/deploy/deb.sh inside \"\$2\"" sh "$2" "$3"
 ' bash "$work/view" "$PWD" "$work/packages" | tee "$work/inside"
 status=${PIPESTATUS[0]}
 read -r p _ f _ <<<"$(tail -1 "$work/inside" | tr -d ,)"
