@@ -37,39 +37,28 @@ static inline uint32_t mask_of(const uint32x4_t lanes[REGISTERS]) {
   return vgetq_lane_u32(vreinterpretq_u32_u8(sum), 0);
 }
 
-void hwgq_pack_i32_neon(const struct hwgq_pack_job *job) {
-  const int32_t *accumulators = job->accumulators;
-  uint32_t *output = job->output;
-  for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
-    uint32_t masks[HWGQ_PACK_MAX_LEVELS];
-    uint32x4_t lanes[REGISTERS], reached[REGISTERS];
-    load_lanes(accumulators, job->valid, lanes);
-    for (int j = 0; j < job->levels; j++) {
-      const int32_t *thresholds = (const int32_t *)job->thresholds + (size_t)j * HWGQ_LANES;
-      for (int v = 0; v < REGISTERS; v++)
-        reached[v] = vcgeq_s32(vreinterpretq_s32_u32(lanes[v]), vld1q_s32(thresholds + 4 * v));
-      masks[j] = (mask_of(reached) ^ job->negate) & job->valid;
-    }
-    hwgq_write_planes(job, masks, output);
+/* Lanes of four bytes: REACHED(lanes, thresholds) compares four of them. */
+#define PACK(name, type, REACHED)                                                                                              \
+  void name(const struct hwgq_pack_job *job) {                                                                                 \
+    const type *accumulators = job->accumulators;                                                                              \
+    uint32_t *output = job->output;                                                                                            \
+    for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {              \
+      uint32_t masks[HWGQ_PACK_MAX_LEVELS];                                                                                    \
+      uint32x4_t lanes[REGISTERS], reached[REGISTERS];                                                                         \
+      load_lanes(accumulators, job->valid, lanes);                                                                             \
+      for (int j = 0; j < job->levels; j++) {                                                                                  \
+        const type *thresholds = (const type *)job->thresholds + (size_t)j * HWGQ_LANES;                                       \
+        for (int v = 0; v < REGISTERS; v++) reached[v] = REACHED(lanes[v], thresholds + 4 * v);                                \
+        masks[j] = (mask_of(reached) ^ job->negate) & job->valid;                                                              \
+      }                                                                                                                        \
+      hwgq_write_planes(job, masks, output);                                                                                   \
+    }                                                                                                                          \
   }
-}
+#define REACHED_I32(lanes, thresholds) vcgeq_s32(vreinterpretq_s32_u32(lanes), vld1q_s32(thresholds))
+#define REACHED_F32(lanes, thresholds) vcgeq_f32(vreinterpretq_f32_u32(lanes), vld1q_f32(thresholds))
 
-void hwgq_pack_f32_neon(const struct hwgq_pack_job *job) {
-  const float *accumulators = job->accumulators;
-  uint32_t *output = job->output;
-  for (size_t i = 0; i < job->pixels; i++, accumulators += job->accumulator_step, output += job->output_step) {
-    uint32_t masks[HWGQ_PACK_MAX_LEVELS];
-    uint32x4_t lanes[REGISTERS], reached[REGISTERS];
-    load_lanes(accumulators, job->valid, lanes);
-    for (int j = 0; j < job->levels; j++) {
-      const float *thresholds = (const float *)job->thresholds + (size_t)j * HWGQ_LANES;
-      for (int v = 0; v < REGISTERS; v++)
-        reached[v] = vcgeq_f32(vreinterpretq_f32_u32(lanes[v]), vld1q_f32(thresholds + 4 * v));
-      masks[j] = (mask_of(reached) ^ job->negate) & job->valid;
-    }
-    hwgq_write_planes(job, masks, output);
-  }
-}
+PACK(hwgq_pack_i32_neon, int32_t, REACHED_I32)
+PACK(hwgq_pack_f32_neon, float, REACHED_F32)
 
 void hwgq_pack_f64_neon(const struct hwgq_pack_job *job) {
   const double *accumulators = job->accumulators;
