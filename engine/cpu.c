@@ -37,8 +37,10 @@ bool hwgq_form_supported(const struct hwgq_bconv_form *form) {
 bool hwgq_iconv_supported(const struct hwgq_iconv_form *form) {
 #if defined(__x86_64__)
   unsigned eax, ebx, ecx, edx;
-  if (form->iconv == hwgq_iconv_dot_avx512vnni) return __builtin_cpu_supports("avx512vnni");
-  if (form->iconv == hwgq_iconv_dot_avxvnni) return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
+  if (form->iconv == hwgq_iconv_dot_avx512vnni || form->iconv == hwgq_iconv_bytes_avx512vnni)
+    return __builtin_cpu_supports("avx512vnni");
+  if (form->iconv == hwgq_iconv_dot_avxvnni || form->iconv == hwgq_iconv_bytes_avxvnni)
+    return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
 #endif
   return form->name != NULL;
 }

@@ -230,10 +230,11 @@ void hwgq_reference_replace(struct hwgq_reference *reference, int layer, const d
 void hwgq_preprocess_to_float(const struct hwgq_preprocess *preprocess, struct hwgq_shape shape, const uint8_t *pixels,
                               float *input);
 
-/* Rounds the weights of convolutions on the network's input to 16-bit whole numbers times a unit per out channel, with which
- * they can be computed in integers from 8-bit pixels (hwgq_run), exactly. A rounding moves a weight by at most 1/32768 of the
- * out channel's largest. HWGQ_ERROR_UNSUPPORTED: there are no such numbers. */
-enum hwgq_status hwgq_network_round_pixels(struct hwgq_network *network, const struct hwgq_preprocess *preprocess,
+/* Rounds the weights of convolutions on the network's input to whole numbers of `bits` (8 or 16) times a unit per out channel,
+ * with which they can be computed in integers from 8-bit pixels (hwgq_run), exactly. It moves a weight by at most 1/254 (8) or
+ * 1/32768 (16) of the out channel's largest. Weights that fit fewer bits stay. HWGQ_ERROR_UNSUPPORTED: there are no such
+ * numbers. */
+enum hwgq_status hwgq_network_round_pixels(struct hwgq_network *network, const struct hwgq_preprocess *preprocess, int bits,
                                            struct hwgq_error *error);
 
 /* ---- the plan and the runner --------------------------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
 
 enum {
   WORD_LIMIT = 32767,
+  BYTE_LIMIT = 127,
   DOUBLINGS = 4, /* of the unit at most: fewer than 12 bits are not enough */
 };
 #define MAX_SUM 2147483646.0 /* thresholds go up to one more */
@@ -26,7 +27,7 @@ static void read_preprocess(struct pixel_weights *w, const struct hwgq_preproces
 
 enum hwgq_status pixel_weights_create(struct pixel_weights *weights, const struct hwgq_layer *layer, int channels,
                                       const struct hwgq_preprocess *preprocess, struct hwgq_error *error) {
-  struct pixel_weights w = {.layer = layer, .channels = channels, .row_values = channels * layer->kernel_width};
+  struct pixel_weights w = {.layer = layer, .channels = channels, .row_values = channels * layer->kernel_width, .bits = 16};
   w.values = (size_t)layer->kernel_height * (size_t)w.row_values;
   if (w.values > MAX_VALUES) {
     return hwgq_fail(error, HWGQ_ERROR_LIMIT, "layer '%s': a kernel of %zu values is too large for integers", layer->name,
@@ -81,7 +82,7 @@ static bool round_products(struct pixel_weights *w) {
   for (size_t i = 0; i < w->values; i++) {
     const double ratio = w->products[i] / w->unit, nearest = floor(ratio + 0.5);
     const double mean = w->mean[i % (size_t)w->channels];
-    if (!(fabs(nearest) <= WORD_LIMIT)) return false;
+    if (!(fabs(nearest) <= (w->bits == 8 ? BYTE_LIMIT : WORD_LIMIT))) return false;
     w->integers[i] = (int32_t)nearest;
     w->bound += fabs(nearest) * fmax(fabs(mean), fabs(255 - mean));
     if (fabs(ratio - nearest) > fabs(nearest) * 0x1p-22) w->exact = false;
@@ -102,6 +103,10 @@ bool pixel_weights_quantize(struct pixel_weights *weights, int out, bool flip) {
   for (int c = 0; c < weights->channels; c++) {
     if (!isfinite(weights->mean[c])) return false;
   }
+  if (weights->bits == 8) {
+    weights->unit = most > 0 ? most / BYTE_LIMIT : 1;
+    return isnormal(weights->unit) && round_products(weights);
+  }
   /* Weights of 1 bit are all one magnitude: it divided by a power of two, so that they are exact whatever the scale. */
   int exponent = 0;
   const double fraction = most > 0 ? frexp(most, &exponent) : 1;
@@ -110,6 +115,13 @@ bool pixel_weights_quantize(struct pixel_weights *weights, int out, bool flip) {
     if (isnormal(weights->unit) && round_products(weights)) return true;
   }
   return false;
+}
+
+bool pixel_weights_are_exact(struct pixel_weights *weights) {
+  for (int out = 0; out < weights->layer->out_channels; out++) {
+    if (!pixel_weights_quantize(weights, out, false) || !weights->exact) return false;
+  }
+  return true;
 }
 
 /* ---- rounding a network ----------------------------------------------------------------------------------------------------
@@ -129,26 +141,41 @@ static void round_channel(const struct pixel_weights *w, int out, float *weight)
   }
 }
 
-enum hwgq_status hwgq_network_round_pixels(struct hwgq_network *network, const struct hwgq_preprocess *preprocess,
+/* Weights that fit fewer bits already stay what they are. */
+static enum hwgq_status round_layer(struct pixel_weights *weights, struct hwgq_layer *layer, int bits,
+                                    struct hwgq_error *error) {
+  weights->bits = 8;
+  if (bits > 8 && pixel_weights_are_exact(weights)) return HWGQ_OK;
+  weights->bits = bits;
+  for (int out = 0; out < layer->out_channels; out++) {
+    if (!pixel_weights_quantize(weights, out, false)) {
+      return hwgq_fail(
+          error, HWGQ_ERROR_UNSUPPORTED,
+          "layer '%s': its weights and the scale of the pixels do not fit whole numbers of %d bits: keep it in float32",
+          layer->name, bits);
+    }
+  }
+  for (int out = 0; out < layer->out_channels; out++) {
+    pixel_weights_quantize(weights, out, false);
+    round_channel(weights, out, layer->weight);
+  }
+  return HWGQ_OK;
+}
+
+enum hwgq_status hwgq_network_round_pixels(struct hwgq_network *network, const struct hwgq_preprocess *preprocess, int bits,
                                            struct hwgq_error *error) {
+  if (bits != 8 && bits != 16) {
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "weights of %d bits for pixels: choose 8 or 16", bits);
+  }
   for (int i = 0; i < network->layer_count; i++) {
     struct hwgq_layer *layer = &network->layers[i];
     if (layer->op != HWGQ_CONV2D || layer->binary || !layer->weight || layer->inputs[0] != HWGQ_NETWORK_INPUT) continue;
     struct pixel_weights weights;
     enum hwgq_status status = pixel_weights_create(&weights, layer, network->input.channels, preprocess, error);
     if (status) return status;
-    bool possible = true;
-    for (int out = 0; out < layer->out_channels && possible; out++) possible = pixel_weights_quantize(&weights, out, false);
-    for (int out = 0; out < layer->out_channels && possible; out++) {
-      pixel_weights_quantize(&weights, out, false);
-      round_channel(&weights, out, layer->weight);
-    }
+    status = round_layer(&weights, layer, bits, error);
     pixel_weights_destroy(&weights);
-    if (!possible) {
-      return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED,
-                       "layer '%s': its weights and the scale of the pixels do not fit whole numbers: keep it in float32",
-                       layer->name);
-    }
+    if (status) return status;
   }
   return HWGQ_OK;
 }

@@ -11,8 +11,9 @@
 enum {
   BAND_PIXELS = 192,     /* as in plan_conv.c */
   ROW_BYTES = 640 << 10, /* input rows and differences of a chunk: they should stay in the second-level cache */
-  PAIRED_GAIN = 8,       /* pairs of inputs that two rows must save: less is lost again to the additional pass */
+  PAIRED_GAIN = 8,       /* words of inputs that two rows must save: less is lost again to the additional pass */
   ALIGNMENT = 64,
+  WORD = 4, /* bytes */
 };
 /* A layer that needs more is computed in float32. */
 #define MAX_WEIGHTS ((uint64_t)8 << 20)   /* values of all kernels, those of other groups included */
@@ -28,6 +29,8 @@ struct term {
 struct quantizing {
   const struct plan_conv *conv;
   const bool *flip;
+  const struct hwgq_iconv_form *form;
+  size_t value_bytes;
   bool paired, round; /* round: also weights that integers do not represent exactly */
   struct pixel_weights weights;
   double *sums; /* [kernel_height + 1][kernel_width + 1]: of integer * mean over the taps above and to the left */
@@ -56,33 +59,35 @@ static int list_terms(const struct plan_window *window, enum plan_pixel_pass pas
   return count;
 }
 
-static int row_pairs(const struct quantizing *q) {
-  return (q->weights.row_values + 1) / 2;
+static int row_words(const struct quantizing *q) {
+  return (int)((q->weights.row_values * q->value_bytes + WORD - 1) / WORD);
 }
 
+/* Differences and sums do not fit bytes. */
 static bool worth_pairing(const struct quantizing *q) {
   struct term terms[HWGQ_MAX_KERNEL];
-  return list_terms(&q->conv->window, PASS_SHARED, terms) * row_pairs(q) >= PAIRED_GAIN && q->conv->out.height > 1;
+  return !q->form->bytes && list_terms(&q->conv->window, PASS_SHARED, terms) * row_words(q) >= PAIRED_GAIN &&
+         q->conv->out.height > 1;
 }
 
 /* Offsets and place of the weights of every pass. */
 static enum hwgq_status make_passes(struct plan_builder *builder, const struct quantizing *q, struct plan_pixels *pixels) {
-  const int pairs = row_pairs(q);
+  const int words = row_words(q);
   pixels->block_weights = 0;
   for (int pass = 0; pass < (q->paired ? PASSES : PASS_SHARED); pass++) {
     struct term terms[HWGQ_MAX_KERNEL];
     const int count = list_terms(&q->conv->window, (enum plan_pixel_pass)pass, terms);
-    size_t *offsets = hwgq_arena_allocate(&builder->plan->arena, (size_t)(count * pairs), sizeof *offsets);
+    size_t *offsets = hwgq_arena_allocate(&builder->plan->arena, (size_t)(count * words), sizeof *offsets);
     if (!offsets) return plan_out_of_memory(builder);
-    for (int i = 0; i < count * pairs; i++) {
-      const struct term *term = &terms[i / pairs];
+    for (int i = 0; i < count * words; i++) {
+      const struct term *term = &terms[i / words];
       const size_t row = (size_t)term->row + (term->difference ? (size_t)pixels->rows : 0);
-      offsets[i] = (row * pixels->row_elements + (size_t)(i % pairs) * 2) * sizeof(int16_t);
+      offsets[i] = row * pixels->row_bytes + (size_t)(i % words) * WORD;
     }
-    pixels->passes[pass].pairs = count * pairs;
+    pixels->passes[pass].words = count * words;
     pixels->passes[pass].offsets = offsets;
     pixels->passes[pass].weights = pixels->block_weights;
-    pixels->block_weights += (size_t)(count * pairs) * HWGQ_LANES * 2;
+    pixels->block_weights += (size_t)(count * words) * HWGQ_LANES * WORD;
   }
   return HWGQ_OK;
 }
@@ -90,16 +95,22 @@ static enum hwgq_status make_passes(struct plan_builder *builder, const struct q
 /* ---- integer weights ----------------------------------------------------------------------------------------------------- */
 
 /* Weights of one lane of one pass. */
-static void place_weights(const struct quantizing *q, enum plan_pixel_pass pass, int lane, int lanes, int16_t *weights) {
+static void place_weights(const struct quantizing *q, enum plan_pixel_pass pass, int lane, int lanes, uint8_t *weights) {
   struct term terms[HWGQ_MAX_KERNEL];
-  const int count = list_terms(&q->conv->window, pass, terms), pairs = row_pairs(q);
+  const int count = list_terms(&q->conv->window, pass, terms), words = row_words(q);
   for (int t = 0; t < count; t++) {
     const int32_t *a = q->weights.integers + terms[t].a * q->weights.row_values;
     const int32_t *b = terms[t].b < 0 ? NULL : q->weights.integers + terms[t].b * q->weights.row_values;
-    int16_t *to = weights + ((size_t)(t * pairs) * (size_t)lanes + (size_t)lane) * 2;
-    for (int i = 0; i < q->weights.row_values; i++) {
-      const int32_t sum = a[i] + (b ? b[i] : 0);
-      to[(size_t)(i / 2) * (size_t)lanes * 2 + (size_t)(i % 2)] = (int16_t)(terms[t].sign * sum);
+    uint8_t *to = weights + ((size_t)(t * words) * (size_t)lanes + (size_t)lane) * WORD;
+    for (size_t i = 0; i < (size_t)q->weights.row_values; i++) {
+      const int16_t value = (int16_t)(terms[t].sign * (a[i] + (b ? b[i] : 0)));
+      const size_t byte = i * q->value_bytes;
+      uint8_t *place = to + byte / WORD * (size_t)lanes * WORD + byte % WORD;
+      if (q->value_bytes == 1) {
+        *place = (uint8_t)value;
+      } else {
+        memcpy(place, &value, sizeof value);
+      }
     }
   }
 }
@@ -157,7 +168,7 @@ static enum hwgq_status fill_weights(struct plan_builder *builder, struct quanti
   struct hwgq_arena *arena = &builder->plan->arena;
   const size_t blocks = (size_t)conv->block_count, segments = (size_t)conv->line_segments * (size_t)conv->column_segments;
   pixels->base_step = blocks * HWGQ_LANES;
-  int16_t *weights = hwgq_arena_allocate(arena, blocks * pixels->block_weights, sizeof *weights);
+  uint8_t *weights = hwgq_arena_allocate(arena, blocks * pixels->block_weights, 1);
   int32_t *base = hwgq_arena_allocate(arena, segments * pixels->base_step, sizeof *base);
   if (!weights || !base) return plan_out_of_memory(builder);
   for (size_t b = 0; b < blocks; b++) {
@@ -209,11 +220,11 @@ static size_t aligned(size_t bytes) {
 static bool set_geometry(const struct quantizing *q, int planes, struct plan_pixels *pixels) {
   const struct plan_conv *conv = q->conv;
   const struct plan_window *w = &conv->window;
-  const size_t channels = (size_t)q->weights.channels, line = ALIGNMENT / sizeof(int16_t);
-  const size_t used = ((size_t)(conv->out.width - 1) * (size_t)w->stride_width + (size_t)w->kernel_width) * channels;
-  pixels->lead = (line - (size_t)w->pad_width * channels % line) % line;
-  pixels->row_elements = aligned((pixels->lead + used + 1) * sizeof(int16_t)) / sizeof(int16_t);
-  const size_t row_bytes = pixels->row_elements * sizeof(int16_t) * (q->paired ? 2 : 1);
+  const size_t pixel = (size_t)q->weights.channels * q->value_bytes;
+  const size_t used = ((size_t)(conv->out.width - 1) * (size_t)w->stride_width + (size_t)w->kernel_width) * pixel;
+  pixels->lead = (ALIGNMENT - (size_t)w->pad_width * pixel % ALIGNMENT) % ALIGNMENT;
+  pixels->row_bytes = aligned(pixels->lead + used + WORD);
+  const size_t row_bytes = pixels->row_bytes * (q->paired ? 2 : 1);
   const int wanted = BAND_PIXELS / conv->out.width & ~1;
   const int least = conv->pooled ? 1 : 2;
   pixels->band = conv->pooled ? conv->band : wanted > least ? wanted : least;
@@ -234,9 +245,10 @@ static bool set_geometry(const struct quantizing *q, int planes, struct plan_pix
   return (uint64_t)pixels->bytes <= MAX_BYTES;
 }
 
-static const struct hwgq_iconv_form *choose_form(const struct hwgq_kernels *kernels) {
+/* bits: of the weights. */
+static const struct hwgq_iconv_form *choose_form(const struct hwgq_kernels *kernels, int bits) {
   const struct hwgq_iconv_form *form = kernels->iconvs;
-  while (!hwgq_iconv_supported(form)) form++; /* the last one is */
+  while ((form->bytes && bits > 8) || !hwgq_iconv_supported(form)) form++; /* the last one is, and takes 16 bits */
   return form;
 }
 
@@ -257,7 +269,8 @@ static enum hwgq_status fill_pixels(struct plan_builder *builder, struct plan_st
   scaled.units = units;
   scaled.offsets = units + outs;
   pixels->paired = q->paired;
-  pixels->form = choose_form(builder->plan->kernels);
+  pixels->form = q->form;
+  pixels->value_bytes = q->value_bytes;
   pixels->epilogue = stage->epilogue;
   pixels->epilogue.type = PLAN_I32;
   /* What floats become afterwards is the same as in the float form. */
@@ -266,7 +279,7 @@ static enum hwgq_status fill_pixels(struct plan_builder *builder, struct plan_st
                : plan_fold_floats(builder, &pixels->epilogue, &scaled, q->flip);
   stage->pixels = pixels;
   stage->kernel = pixels->form->name;
-  stage->weight_bytes = (size_t)q->conv->block_count * pixels->block_weights * sizeof(int16_t);
+  stage->weight_bytes = (size_t)q->conv->block_count * pixels->block_weights;
   return status;
 }
 
@@ -295,6 +308,11 @@ enum hwgq_status plan_add_pixels(struct plan_builder *builder, struct plan_stage
   if (!is_small(conv)) return HWGQ_OK;
   enum hwgq_status status = pixel_weights_create(&q.weights, layer, conv->in.channels, builder->preprocess, builder->error);
   if (status) return status;
+  /* The same numbers whatever the kernels are: then so are the results. */
+  q.weights.bits = 8;
+  if (!pixel_weights_are_exact(&q.weights)) q.weights.bits = 16;
+  q.form = choose_form(builder->plan->kernels, q.weights.bits);
+  q.value_bytes = q.form->bytes ? 1 : sizeof(int16_t);
   q.paired = worth_pairing(&q);
   q.sums = malloc((size_t)(w->kernel_height + 1) * (size_t)(w->kernel_width + 1) * sizeof *q.sums);
   if (!q.sums) status = plan_out_of_memory(builder);

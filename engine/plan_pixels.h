@@ -8,7 +8,9 @@
  * second, rounded; what rounding leaves out is added back when thresholds are folded: exactly for pixels that see no padding,
  * within half a unit for the others. Padding takes part as pixel 0, whose products are 0.
  *
- * Two output rows, one below the other, share work: input rows r and r + stride meet kernel rows a and b = a + stride as
+ * Where whole numbers of 8 bits do and the CPU multiplies bytes, input and weights are bytes, four to a word, else 16-bit, two
+ * to a word. Two output rows of 16-bit words, one below the other, share work: input rows r and r + stride meet kernel rows a
+ * and b = a + stride as
  *   row 1:  a * in[r] + b * in[r + stride]            =  (a + b) * in[r + stride] + a * (in[r] - in[r + stride])
  *   row 2:  a * in[r + stride] + b * in[r + 2 stride] =  (a + b) * in[r + stride] - b * (in[r + stride] - in[r + 2 stride])
  * so that three products of a kernel row do the work of four, on input rows and on differences of input rows. */
@@ -26,20 +28,21 @@ struct plan_pixels {
   const struct hwgq_iconv_form *form;
   bool paired; /* rows are computed two by two where they can be */
   struct {
-    int pairs;
-    const size_t *offsets; /* [pairs], bytes from where the (first) output row's window starts */
-    size_t weights;        /* elements from the block's weights */
+    int words;
+    const size_t *offsets; /* [words], bytes from where the (first) output row's window starts */
+    size_t weights;        /* bytes from the block's weights */
   } passes[PASSES];
-  const int16_t *weights; /* [block][pass][pair][lanes][2] */
-  size_t block_weights;
+  size_t value_bytes;          /* of an input value or weight: 1 or 2 */
+  const uint8_t *weights;      /* [block][pass][word][lanes] words */
+  size_t block_weights;        /* bytes */
   const int32_t *base;         /* [line segment][column segment][block][HWGQ_LANES] */
   size_t base_step;            /* block_count * HWGQ_LANES */
   const uint16_t *column_base; /* [output column]: its segment */
   int chunk;                   /* rows of conv->final for which input rows are prepared at once */
   int band, band_lines;        /* as in struct plan_conv */
   int rows;                    /* input rows of a chunk, at most */
-  size_t row_elements;         /* int16 of a row */
-  size_t lead;                 /* of these before the padded image starts: its pixels are then aligned */
+  size_t row_bytes;
+  size_t lead; /* bytes of a row before the padded image starts: its pixels are then aligned */
   /* Places in the memory that one call needs. Input rows stand at 0, their differences after them. */
   size_t shared, accumulators, pooled, bits, bytes;
   struct plan_epilogue epilogue;

@@ -1,6 +1,6 @@
-/* The first convolution from pixels (plan_pixels.h). Output rows are computed in chunks, whose input rows are made 16 bits wide
- * and padded first; within a chunk block by block, and within a block in bands of rows, whose accumulators stay in the
- * first-level cache until the epilogue has made levels or floats of them. */
+/* The first convolution from pixels (plan_pixels.h). Output rows are computed in chunks, whose input rows are padded and made
+ * as wide as the kernel wants them first; within a chunk block by block, and within a block in bands of rows, whose
+ * accumulators stay in the first-level cache until the epilogue has made levels or floats of them. */
 #include <string.h>
 
 #include "engine/plan_pixels.h"
@@ -10,7 +10,7 @@ struct pixel_run {
   const struct plan_frame *frame;
   const struct plan_conv *conv;
   const struct plan_pixels *pixels;
-  int16_t *rows; /* the chunk's input rows, then their differences */
+  uint8_t *rows; /* the chunk's input rows, then their differences */
   int top;       /* row of the convolution whose window starts at the first of them */
   int32_t *shared, *accumulators, *pooled;
   uint32_t *bits;
@@ -19,34 +19,45 @@ struct pixel_run {
 /* ---- input rows -----------------------------------------------------------------------------------------------------------
  */
 
+static int16_t *words_of(uint8_t *row) {
+  return (int16_t *)(void *)row;
+}
+
 /* A row of the padded image, `row` counted from the image's first. */
-static void make_row(const struct pixel_run *run, int row, int16_t *to) {
+static void make_row(const struct pixel_run *run, int row, uint8_t *to) {
   const struct plan_conv *conv = run->conv;
+  const struct plan_pixels *pixels = run->pixels;
   const size_t channels = (size_t)conv->in.channels, width = (size_t)conv->in.width * channels;
-  const size_t pad = run->pixels->lead + (size_t)conv->window.pad_width * channels, size = run->pixels->row_elements;
+  const size_t pad = pixels->lead + (size_t)conv->window.pad_width * channels * pixels->value_bytes, size = pixels->row_bytes;
   if (row < 0 || row >= conv->in.height) {
-    memset(to, 0, size * sizeof *to);
+    memset(to, 0, size);
     return;
   }
-  const size_t left = pad < size ? pad : size, count = width < size - left ? width : size - left;
-  memset(to, 0, left * sizeof *to);
-  run->pixels->form->widen(run->frame->pixels + (size_t)row * width, count, to + left);
-  memset(to + left + count, 0, (size - left - count) * sizeof *to);
+  const uint8_t *from = run->frame->pixels + (size_t)row * width;
+  const size_t left = pad < size ? pad : size, room = (size - left) / pixels->value_bytes, count = width < room ? width : room;
+  memset(to, 0, left);
+  if (pixels->form->bytes) {
+    memcpy(to + left, from, count);
+  } else {
+    pixels->form->widen(from, count, words_of(to + left));
+  }
+  memset(to + left + count * pixels->value_bytes, 0, size - left - count * pixels->value_bytes);
 }
 
 /* Input rows for rows begin .. end - 1 of the convolution. */
 static void make_rows(struct pixel_run *run, int begin, int end) {
   const struct plan_window *window = &run->conv->window;
-  const size_t size = run->pixels->row_elements, stride = (size_t)window->stride_height;
+  const size_t size = run->pixels->row_bytes, stride = (size_t)window->stride_height;
   const int first = begin * window->stride_height - window->pad_height;
   const size_t count = (size_t)((end - 1 - begin) * window->stride_height + window->kernel_height);
-  int16_t *const differences = run->rows + (size_t)run->pixels->rows * size;
+  uint8_t *const differences = run->rows + (size_t)run->pixels->rows * size;
   run->top = begin;
   for (size_t i = 0; i < count; i++) {
-    int16_t *row = run->rows + i * size;
+    uint8_t *row = run->rows + i * size;
     make_row(run, first + (int)i, row);
     if (!run->pixels->paired || i < stride) continue;
-    run->pixels->form->subtract(row - stride * size, row, size, differences + (i - stride) * size);
+    run->pixels->form->subtract(words_of(row - stride * size), words_of(row), size / sizeof(int16_t),
+                                words_of(differences + (i - stride) * size));
   }
 }
 
@@ -65,13 +76,13 @@ static void run_pass(const struct pixel_run *run, int block, enum plan_pixel_pas
                      const int32_t *add, int32_t *accumulators) {
   const struct plan_conv *conv = run->conv;
   const struct plan_pixels *pixels = run->pixels;
-  const size_t first = (size_t)((top - run->top) * conv->window.stride_height) * pixels->row_elements;
-  const size_t step = (size_t)conv->window.stride_width * (size_t)conv->in.channels;
+  const size_t first = (size_t)((top - run->top) * conv->window.stride_height) * pixels->row_bytes;
+  const size_t step = (size_t)conv->window.stride_width * (size_t)conv->in.channels * pixels->value_bytes;
   const struct hwgq_iconv_job job = {
       .columns = count,
       .input = run->rows + pixels->lead + first + (size_t)x * step,
       .column_step = step,
-      .pairs = pixels->passes[pass].pairs,
+      .words = pixels->passes[pass].words,
       .offsets = pixels->passes[pass].offsets,
       .weights = pixels->weights + (size_t)block * pixels->block_weights + pixels->passes[pass].weights,
       .lanes = conv->blocks[block].lanes,
@@ -160,7 +171,7 @@ void run_pixel_rows(const struct hwgq_plan *plan, const struct plan_stage *stage
       .frame = frame,
       .conv = &stage->conv,
       .pixels = pixels,
-      .rows = (int16_t *)(void *)memory,
+      .rows = memory,
       .shared = (int32_t *)(void *)(memory + pixels->shared),
       .accumulators = (int32_t *)(void *)(memory + pixels->accumulators),
       .pooled = (int32_t *)(void *)(memory + pixels->pooled),

@@ -1,7 +1,8 @@
 /* Convolutions of 8-bit pixels in integers: what the kernels of every instruction set agree on.
  *
- * Pixels and weights are int16, products are added in pairs to 32-bit sums; sums may wrap on the way, the final ones fit
- * (plan_pixels.c). A sum consists of pairs of adjacent input values, each pair anywhere in the input. */
+ * Input and weights are words of 4 bytes: two int16 by two int16, or four uint8 by four int8 (a form says which). The products
+ * of a word are added to one 32-bit sum, which may wrap on the way; the final ones fit (plan_pixels.c). The input words of a
+ * sum may stand anywhere. */
 #ifndef HWGQ_KERNELS_ICONV_H
 #define HWGQ_KERNELS_ICONV_H
 
@@ -11,15 +12,15 @@
 
 /* One row of output pixels of one block of out channels:
  *   accumulators[x][lane] = base[base_index[x] * base_step + lane] + add[x][lane]
- *                           + sum over pairs and i < 2 of input[x * column_step + offsets[pair] / 2 + i] *
- * weights[pair][lane][i] */
+ *                           + sum over words and i of value i at input + x * column_step + offsets[word]
+ *                                                   * weights[word][lane][i] */
 struct hwgq_iconv_job {
   int columns;
-  const int16_t *input;
-  size_t column_step; /* of `input`: stride * channels */
-  int pairs;
-  const size_t *offsets;  /* [pairs] of a pair from the pixel's first value, in bytes */
-  const int16_t *weights; /* [pairs][lanes][2] */
+  const uint8_t *input; /* values of the form's type */
+  size_t column_step;   /* of `input`, in bytes: those of stride * channels values */
+  int words;
+  const size_t *offsets;  /* [words] from the pixel's first value, in bytes */
+  const uint8_t *weights; /* [words][lanes] words */
   int lanes;              /* 16 or 32 */
   const int32_t *base;    /* NULL: 0 */
   size_t base_step;
@@ -28,9 +29,11 @@ struct hwgq_iconv_job {
   int32_t *accumulators;      /* [columns][HWGQ_LANES] */
 };
 
-/* int16 rows from pixels: output[i] = pixels[i]; and differences: output[i] = a[i] - b[i]. */
+/* int16 rows from pixels: output[i] = pixels[i]; and differences: output[i] = a[i] - b[i]. Both NULL in a form of bytes, whose
+ * rows are pixels. */
 struct hwgq_iconv_form {
   const char *name; /* of the kernel: iconv_method_isa */
+  bool bytes;       /* uint8 by int8, else int16 by int16 */
   void (*iconv)(const struct hwgq_iconv_job *job);
   void (*widen)(const uint8_t *pixels, size_t count, int16_t *output);
   void (*subtract)(const int16_t *a, const int16_t *b, size_t count, int16_t *output);
@@ -50,5 +53,7 @@ HWGQ_DECLARE_ICONV(dot_avxvnni);
 HWGQ_DECLARE_ICONV(madd_avx512);
 HWGQ_DECLARE_ICONV(dot_avx512vnni);
 HWGQ_DECLARE_ICONV(mlal_neon);
+void hwgq_iconv_bytes_avxvnni(const struct hwgq_iconv_job *job);
+void hwgq_iconv_bytes_avx512vnni(const struct hwgq_iconv_job *job);
 
 #endif

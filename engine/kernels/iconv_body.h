@@ -1,6 +1,6 @@
 /* Body of the vector kernels of iconv.h. A file per instruction set defines ICONV(prefix) (the name of a function), VECTOR,
  * LANES_OF_VECTOR, MAX_TILE (pixels), MAX_VECTORS (of weights), ZERO, LOAD(p), STORE(p, v), ADD(a, b), BROADCAST(int32) and
- * DOT(sum, weights, pixels).
+ * DOT(sum, weights, pixels); BYTES for a form of bytes.
  *
  * A tile of T pixels by V vectors of out channels stays in registers. Pixels are addressed from one pointer for every three of
  * them, so that pointers stay in registers too. */
@@ -8,7 +8,7 @@
 #define UNROLL _Pragma("GCC unroll 16")
 
 #define POINTERS(pixels) (((pixels) + POINTER_PIXELS - 1) / POINTER_PIXELS)
-enum { POINTER_PIXELS = 3, MAX_POINTERS = POINTERS(MAX_TILE) };
+enum { POINTER_PIXELS = 3, MAX_POINTERS = POINTERS(MAX_TILE), WORD = 4 /* bytes */ };
 
 INLINE VECTOR start_of(const struct hwgq_iconv_job *job, size_t column, size_t lane) {
   VECTOR sum = ZERO;
@@ -17,18 +17,18 @@ INLINE VECTOR start_of(const struct hwgq_iconv_job *job, size_t column, size_t l
   return sum;
 }
 
-INLINE VECTOR pair_at(const char *pixel) {
-  int32_t pair;
-  memcpy(&pair, pixel, sizeof pair);
-  return BROADCAST(pair);
+INLINE VECTOR word_at(const uint8_t *pixel) {
+  int32_t word;
+  memcpy(&word, pixel, sizeof word);
+  return BROADCAST(word);
 }
 
 /* Columns column .. column + T - 1, lanes lane .. lane + V * LANES_OF_VECTOR - 1. */
 INLINE void tile(const struct hwgq_iconv_job *job, size_t column, size_t lane, const int T, const int V) {
-  const size_t step = job->column_step * sizeof(int16_t), weight_step = (size_t)job->lanes * 2;
-  const char *const input = (const char *)job->input + column * step;
-  const int16_t *weights = job->weights + lane * 2;
-  const char *inputs[MAX_POINTERS];
+  const size_t step = job->column_step, weight_step = (size_t)job->lanes * WORD;
+  const uint8_t *const input = job->input + column * step;
+  const uint8_t *weights = job->weights + lane * WORD;
+  const uint8_t *inputs[MAX_POINTERS];
   UNROLL
   for (int p = 0; p < POINTERS(T); p++) inputs[p] = input + (size_t)(p * POINTER_PIXELS) * step;
   VECTOR sums[MAX_TILE][MAX_VECTORS];
@@ -37,19 +37,19 @@ INLINE void tile(const struct hwgq_iconv_job *job, size_t column, size_t lane, c
     UNROLL
     for (int v = 0; v < V; v++) sums[t][v] = start_of(job, column + (size_t)t, lane + (size_t)v * LANES_OF_VECTOR);
   }
-  const size_t *offset = job->offsets, *const end = offset + job->pairs;
+  const size_t *offset = job->offsets, *const end = offset + job->words;
   for (; offset != end; offset++, weights += weight_step) {
-    const char *pixels[MAX_POINTERS];
+    const uint8_t *pixels[MAX_POINTERS];
     VECTOR w[MAX_VECTORS];
     UNROLL
     for (int p = 0; p < POINTERS(T); p++) pixels[p] = inputs[p] + *offset;
     UNROLL
-    for (int v = 0; v < V; v++) w[v] = LOAD(weights + (size_t)v * LANES_OF_VECTOR * 2);
+    for (int v = 0; v < V; v++) w[v] = LOAD(weights + (size_t)v * LANES_OF_VECTOR * WORD);
     UNROLL
     for (int t = 0; t < T; t++) {
-      const VECTOR pair = pair_at(pixels[t / POINTER_PIXELS] + (size_t)(t % POINTER_PIXELS) * step);
+      const VECTOR word = word_at(pixels[t / POINTER_PIXELS] + (size_t)(t % POINTER_PIXELS) * step);
       UNROLL
-      for (int v = 0; v < V; v++) sums[t][v] = DOT(sums[t][v], w[v], pair);
+      for (int v = 0; v < V; v++) sums[t][v] = DOT(sums[t][v], w[v], word);
     }
   }
   UNROLL
@@ -105,6 +105,7 @@ void ICONV(hwgq_iconv)(const struct hwgq_iconv_job *given) {
   if (lane < lanes) lanes_of(&copy, lane, MAX_VECTORS / 2);
 }
 
+#ifndef BYTES
 void ICONV(hwgq_iconv_widen)(const uint8_t *pixels, size_t count, int16_t *output) {
   for (size_t i = 0; i < count; i++) output[i] = pixels[i];
 }
@@ -112,3 +113,4 @@ void ICONV(hwgq_iconv_widen)(const uint8_t *pixels, size_t count, int16_t *outpu
 void ICONV(hwgq_iconv_subtract)(const int16_t *a, const int16_t *b, size_t count, int16_t *output) {
   for (size_t i = 0; i < count; i++) output[i] = (int16_t)(a[i] - b[i]);
 }
+#endif

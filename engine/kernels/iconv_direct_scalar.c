@@ -2,11 +2,12 @@
 #include "engine/kernels/iconv.h"
 #include "engine/kernels/kernels.h"
 
-static void pixel(const struct hwgq_iconv_job *job, const int16_t *input, uint32_t sums[HWGQ_LANES]) {
-  const int16_t *weights = job->weights;
+static void pixel(const struct hwgq_iconv_job *job, const uint8_t *input, uint32_t sums[HWGQ_LANES]) {
+  const int16_t *weights = (const int16_t *)(const void *)job->weights;
   const size_t lanes = (size_t)job->lanes;
-  for (int i = 0; i < job->pairs; i++, weights += 2 * lanes) {
-    const int32_t a = input[job->offsets[i] / 2], b = input[job->offsets[i] / 2 + 1];
+  for (int i = 0; i < job->words; i++, weights += 2 * lanes) {
+    const int16_t *pair = (const int16_t *)(const void *)(input + job->offsets[i]);
+    const int32_t a = pair[0], b = pair[1];
     for (size_t lane = 0; lane < lanes; lane++) sums[lane] += (uint32_t)(weights[2 * lane] * a + weights[2 * lane + 1] * b);
   }
 }

@@ -11,7 +11,7 @@
 
 enum { TILE = 5, VECTORS = 2, STEP = 4 * VECTORS };
 
-INLINE int16x8_t pair_at(const char *pixel) {
+INLINE int16x8_t pair_at(const uint8_t *pixel) {
   int32_t pair;
   memcpy(&pair, pixel, sizeof pair);
   return vreinterpretq_s16_s32(vdupq_n_s32(pair));
@@ -25,15 +25,15 @@ INLINE void finish(const struct hwgq_iconv_job *job, size_t column, size_t lane,
 
 /* Columns column .. column + T - 1, lanes lane .. lane + STEP - 1. */
 INLINE void tile(const struct hwgq_iconv_job *job, size_t column, size_t lane, const int T) {
-  const size_t step = job->column_step * sizeof(int16_t);
-  const char *const input = (const char *)job->input + column * step;
-  const int16_t *weights = job->weights + lane * 2;
+  const size_t step = job->column_step;
+  const uint8_t *const input = job->input + column * step;
+  const int16_t *weights = (const int16_t *)(const void *)job->weights + lane * 2;
   int32x4_t low[TILE][VECTORS], high[TILE][VECTORS];
   for (int t = 0; t < T; t++) {
     for (int v = 0; v < VECTORS; v++) low[t][v] = high[t][v] = vdupq_n_s32(0);
   }
-  for (int i = 0; i < job->pairs; i++, weights += (size_t)job->lanes * 2) {
-    const char *pixel = input + job->offsets[i];
+  for (int i = 0; i < job->words; i++, weights += (size_t)job->lanes * 2) {
+    const uint8_t *pixel = input + job->offsets[i];
     int16x8_t w[VECTORS];
     for (int v = 0; v < VECTORS; v++) w[v] = vld1q_s16(weights + 8 * v);
     for (int t = 0; t < T; t++, pixel += step) {

@@ -19,7 +19,7 @@
 
 #include "engine/kernels/iconv.h"
 
-enum { HWGQ_MAX_ICONVS = 2 };
+enum { HWGQ_MAX_ICONVS = 3 };
 enum { HWGQ_LANES = 32, HWGQ_MAX_PLANES = 4, HWGQ_MAX_FORMS = 4, HWGQ_MAX_SPAN = 2 };
 
 /* A convolution of one block of out channels over a rectangle of output pixels that share their valid kernel taps. All steps

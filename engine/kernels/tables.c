@@ -4,7 +4,9 @@
 #include "engine/kernels/kernels.h"
 
 #define ICONV(form)                                                                                                            \
-  { "iconv_" #form, hwgq_iconv_##form, hwgq_iconv_widen_##form, hwgq_iconv_subtract_##form }
+  { "iconv_" #form, false, hwgq_iconv_##form, hwgq_iconv_widen_##form, hwgq_iconv_subtract_##form }
+#define ICONV_BYTES(form)                                                                                                      \
+  { "iconv_" #form, true, hwgq_iconv_##form, NULL, NULL }
 #define ICONVS(...)                                                                                                            \
   { __VA_ARGS__ }
 
@@ -30,9 +32,10 @@ enum {
 static const struct hwgq_kernels tables[] = {
     TABLE(scalar, ICONVS(ICONV(direct_scalar)), {"popcount", 0, HWGQ_MAX_PLANES, 1, hwgq_bconv_popcount_scalar, NULL}),
 #if defined(__x86_64__)
-    TABLE(avx2, ICONVS(ICONV(dot_avxvnni), ICONV(madd_avx2)), {"lookup4", 4, 2, 1, hwgq_bconv_lookup4_avx2, hwgq_encode4_avx2},
+    TABLE(avx2, ICONVS(ICONV_BYTES(bytes_avxvnni), ICONV(dot_avxvnni), ICONV(madd_avx2)),
+          {"lookup4", 4, 2, 1, hwgq_bconv_lookup4_avx2, hwgq_encode4_avx2},
           {"popcount", 0, HWGQ_MAX_PLANES, 1, hwgq_bconv_popcount_avx2, NULL}),
-    TABLE(avx512, ICONVS(ICONV(dot_avx512vnni), ICONV(madd_avx512)),
+    TABLE(avx512, ICONVS(ICONV_BYTES(bytes_avx512vnni), ICONV(dot_avx512vnni), ICONV(madd_avx512)),
           {"lookup6", 6, 2, 2, hwgq_bconv_lookup6_avx512vbmi, hwgq_encode6_avx512},
           {"lookup4", 4, 2, 2, hwgq_bconv_lookup4_avx512, hwgq_encode4_avx2},
           {"popcount", 0, HWGQ_MAX_PLANES, 1, hwgq_bconv_popcount_avx512, NULL}),

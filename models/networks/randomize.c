@@ -137,7 +137,7 @@ enum hwgq_status networks_randomize(struct hwgq_network *network, const struct h
   }
   if (!status) {
     fill_parameters(network, seed);
-    status = hwgq_network_round_pixels(network, preprocess, error);
+    status = hwgq_network_round_pixels(network, preprocess, 16, error);
   }
   if (!status) status = calibrate(network, inputs, image_count, error);
   free(inputs);

@@ -66,6 +66,8 @@ static const struct loop loops[] = {
     {"f32", "avx2", 256, 8, false, false, {1, 0, 0, 0, 1, 1}},                    /* the same */
     {"dot", "avx512vnni", 512, 32, false, false, {1, 0, 0, 0, 1, 0}},             /* VPDPWSSD */
     {"dot", "avxvnni", 256, 16, false, false, {1, 0, 0, 0, 1, 0}},                /* the same */
+    {"bytes", "avx512vnni", 512, 64, false, false, {1, 0, 0, 0, 1, 0}},           /* VPDPBUSD */
+    {"bytes", "avxvnni", 256, 32, false, false, {1, 0, 0, 0, 1, 0}},              /* the same */
     {"madd", "avx512", 512, 32, false, false, {2, 0, 0, 0, 1, 0}},                /* VPMADDWD, add */
     {"madd", "avx2", 256, 16, false, false, {2, 0, 0, 0, 1, 0}},                  /* the same */
 };

@@ -18,7 +18,7 @@ static enum hwgq_status copy_network(const struct net *net, const struct hwgq_pr
     return status;
   }
   net_export(net, copy);
-  status = hwgq_network_round_pixels(copy, preprocess, error);
+  status = hwgq_network_round_pixels(copy, preprocess, 16, error);
   if (status != HWGQ_OK && status != HWGQ_ERROR_UNSUPPORTED) {
     hwgq_network_destroy(copy);
     return status;

@@ -99,7 +99,7 @@ def install_node_modules():
 class Bench:
     def __init__(self, options):
         self.options = options
-        self.models = os.path.join(WORK, "models")
+        self.models = os.path.join(WORK, "models" if options.first_bits == 8 else "models-16")
         os.makedirs(self.models, exist_ok=True)
         self.modules = install_node_modules()
         self.environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
@@ -115,7 +115,8 @@ class Bench:
         prefix = os.path.join(self.models, network)
         if older(prefix + ".input", self.program("make_model")):
             say(f"{network}: making a random model")
-            subprocess.run([self.program("make_model"), network, self.models], check=True)
+            subprocess.run([self.program("make_model"), network, self.models, str(self.options.first_bits)],
+                           check=True)
         return prefix
 
     def start(self, network, program, mode):
@@ -282,6 +283,8 @@ def parse():
     parser.add_argument("--at-least", type=goals, default={}, metavar="KIND=RATIO,...",
                         help="as in int8=1.2,float32=8: status 1 when the fastest peer of a kind takes less than so many "
                         "times our time")
+    parser.add_argument("--first-bits", type=int, choices=(8, 16), default=8,
+                        help="of the first convolution's weights; the int8 peers always have 8 (default 8)")
     parser.add_argument("--no-check", action="store_true", help="do not compare answers")
     parser.add_argument("--prepare", action="store_true", help="only make the models")
     parser.add_argument("--json", action="store_true")
@@ -301,7 +304,7 @@ def main():
     if options.prepare:
         return
     report = {"cpu": cpu_model(), "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "core": options.core, "threads": 1,
-              "batch": 1, "isa": options.isa, "rounds": options.rounds, "load_average": os.getloadavg()[0],
+              "batch": 1, "isa": options.isa, "first_bits": options.first_bits, "rounds": options.rounds, "load_average": os.getloadavg()[0],
               "networks": {}}
     if not options.json:
         print(f"{report['cpu']}, {report['date']}, core {options.core}, one thread, one image at a time, "

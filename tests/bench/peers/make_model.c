@@ -1,5 +1,6 @@
 /* Writes a random model of a network and images for it, all that the engines under comparison read:
- *   peers-make-model NETWORK FOLDER
+ *   peers-make-model NETWORK FOLDER BITS
+ * BITS: of the first convolution's weights, 8 or 16.
  *   FOLDER/NETWORK.hwgq         thresholds at half steps, (k - 1/2) step: what peers express with one rounding
  *   FOLDER/NETWORK-paper.hwgq   the same weights with the paper's quantizer (zero threshold at 0): for the engine here alone
  *   FOLDER/NETWORK.pixels       PEER_IMAGES images, HWC, 8 bits
@@ -11,13 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum hwgq_status make_model(const struct networks_entry *entry, bool half_step, const char *path,
+static enum hwgq_status make_model(const struct networks_entry *entry, bool half_step, int bits, const char *path,
                                    struct hwgq_error *error) {
   struct hwgq_model model = {.preprocess = entry->preprocess, .class_count = entry->class_count};
   struct hwgq_quantizer quantizer;
   enum hwgq_status status = hwgq_quantizer_design(3, true, half_step, &quantizer, error);
   if (!status) status = networks_build(entry->name, entry->input, entry->class_count, 1, &quantizer, &model.network, error);
   if (!status) status = networks_randomize(model.network, &model.preprocess, 1, 4, error);
+  if (!status) status = hwgq_network_round_pixels(model.network, &model.preprocess, bits, error);
   char **labels = calloc((size_t)entry->class_count, sizeof *labels);
   char(*names)[24] = calloc((size_t)entry->class_count, sizeof *names);
   if (!status && (!labels || !names)) status = hwgq_fail(error, HWGQ_ERROR_MEMORY, "out of memory");
@@ -59,16 +61,16 @@ static enum hwgq_status make_images(const struct networks_entry *entry, const ch
 
 int main(int argc, char **argv) {
   struct hwgq_error error = {""};
-  const struct networks_entry *entry = argc == 3 ? networks_find(argv[1]) : NULL;
+  const struct networks_entry *entry = argc == 4 ? networks_find(argv[1]) : NULL;
   if (!entry) {
-    fprintf(stderr, "usage: peers-make-model NETWORK FOLDER\n");
+    fprintf(stderr, "usage: peers-make-model NETWORK FOLDER BITS\n");
     return 2;
   }
   char path[1024];
   enum hwgq_status status = HWGQ_OK;
   for (int half_step = 0; !status && half_step < 2; half_step++) {
     snprintf(path, sizeof path, "%s/%s%s.hwgq", argv[2], entry->name, half_step ? "" : "-paper");
-    status = make_model(entry, half_step, path, &error);
+    status = make_model(entry, half_step, atoi(argv[3]), path, &error);
   }
   if (!status) status = make_images(entry, argv[2], &error);
   if (status) fprintf(stderr, "peers-make-model: %s\n", error.message);
