@@ -44,7 +44,8 @@ struct config {
 };
 
 enum config_idle { CONFIG_IDLE_HELP, CONFIG_IDLE_SLEEP };
-enum config_command { CONFIG_RUN, CONFIG_CHECK, CONFIG_VERSION, CONFIG_HELP, CONFIG_HEALTH, CONFIG_ADD_KEY };
+/* CONFIG_USAGE: the command line itself makes no sense. */
+enum config_command { CONFIG_RUN, CONFIG_CHECK, CONFIG_VERSION, CONFIG_HELP, CONFIG_HEALTH, CONFIG_ADD_KEY, CONFIG_USAGE };
 
 /* Names of the keys, in the order of --help; NULL after the last. */
 const char *config_key_name(int index);
@@ -58,7 +59,8 @@ enum hwgq_status config_parse(const char *bytes, size_t length, const char *file
 /* Reads a file and applies it. */
 enum hwgq_status config_read(const char *path, struct config *config, struct hwgq_error *error);
 /* Defaults, the file named by --config, flags: the whole command line into *config, which need not be initialized and must be
- * released also on failure. */
+ * released also on failure. A failure sets *command to CONFIG_USAGE when a flag is unknown or its value impossible, unless the
+ * command is CONFIG_VERSION or CONFIG_HELP. */
 enum hwgq_status config_load(int argc, char *const *argv, struct config *config, enum config_command *command,
                              struct hwgq_error *error);
 void config_help(struct text *text);

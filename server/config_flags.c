@@ -82,9 +82,9 @@ static bool key_flag(const struct flag *flag, struct config *config, enum config
   return true;
 }
 
-/* Two passes over the same arguments: the file first, then the flags over it. */
+/* Two passes over the same arguments: the file first, then the flags over it. A file that cannot be read sets *in_file. */
 static enum hwgq_status pass(int argc, char *const *argv, bool file_pass, struct config *config, enum config_command *command,
-                             struct hwgq_error *error) {
+                             bool *in_file, struct hwgq_error *error) {
   bool models_given = false, default_given = false;
   for (int i = 1; i < argc; i++) {
     struct flag flag = {0};
@@ -113,6 +113,7 @@ static enum hwgq_status pass(int argc, char *const *argv, bool file_pass, struct
     if (flag.value == (i + 1 < argc ? argv[i + 1] : NULL)) i++;
     if (is_config) {
       status = file_pass ? config_read(flag.value, config, error) : HWGQ_OK;
+      *in_file = status != HWGQ_OK;
       if (status) return status;
     } else if (!file_pass) {
       default_given |= strcmp(key->name, "default_model") == 0;
@@ -135,8 +136,10 @@ enum hwgq_status config_load(int argc, char *const *argv, struct config *config,
                              struct hwgq_error *error) {
   *command = CONFIG_RUN;
   config_init(config);
-  enum hwgq_status status = pass(argc, argv, true, config, command, error);
-  if (!status) status = pass(argc, argv, false, config, command, error);
+  bool in_file = false;
+  enum hwgq_status status = pass(argc, argv, true, config, command, &in_file, error);
+  if (!status) status = pass(argc, argv, false, config, command, &in_file, error);
+  if (status && !in_file && *command != CONFIG_VERSION && *command != CONFIG_HELP) *command = CONFIG_USAGE;
   if (!status && !config->tls_certificate != !config->tls_key) {
     status = hwgq_fail(error, HWGQ_ERROR_INVALID, "%s is given without %s: HTTPS needs both",
                        config->tls_key ? "tls_key" : "tls_certificate", config->tls_key ? "tls_certificate" : "tls_key");

@@ -427,7 +427,7 @@ enum hwgq_status lifecycle_check(const struct config *config, struct text *repor
   struct log log;
   int default_index;
   if (!registry) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory");
-  log_init(&log, STDERR_FILENO, LOG_AUTO, LOG_ERROR);
+  log_init(&log, STDERR_FILENO, LOG_TEXT, LOG_WARNING);
   enum hwgq_status status = registry_configure(registry, config, false, &log, error);
   if (!status) {
     int count = registry_acquire_all(registry, models, CONFIG_MAX_MODELS, &default_index);

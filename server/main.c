@@ -59,11 +59,12 @@ static int run(int argc, char **argv, const struct config *config, enum config_c
   case CONFIG_CHECK:
     if (lifecycle_check(config, &text, &error)) {
       text_release(&text);
-      return fail(&error, EXIT_USAGE);
+      return fail(&error, EXIT_FAILURE);
     }
     text_puts(&text, "The configuration is good.\n");
     return print(&text);
   case CONFIG_RUN:
+  case CONFIG_USAGE:
     break;
   }
   return lifecycle_run(config, argc, argv);
@@ -74,8 +75,9 @@ int main(int argc, char **argv) {
   struct hwgq_error error;
   enum config_command command;
   enum hwgq_status status = config_load(argc, argv, &config, &command, &error);
-  int code = status && command != CONFIG_HELP && command != CONFIG_VERSION ? fail(&error, EXIT_USAGE)
-                                                                           : run(argc, argv, &config, command);
+  int code = status && command != CONFIG_HELP && command != CONFIG_VERSION
+                 ? fail(&error, command == CONFIG_USAGE ? EXIT_USAGE : EXIT_FAILURE)
+                 : run(argc, argv, &config, command);
   config_release(&config);
   return code;
 }

@@ -221,13 +221,46 @@ static enum hwgq_status check_names(const struct wanted_list *list, const char *
                    names);
 }
 
+/* Whether the loaded configuration has the same entry of `models`. The load mutex is held. */
+static bool has_source(const struct registry *registry, const struct config_model *wanted) {
+  for (int64_t i = 0; i < registry->source_count; i++) {
+    const struct config_model *source = &registry->sources[i];
+    bool same_name = source->name && wanted->name ? strcmp(source->name, wanted->name) == 0 : source->name == wanted->name;
+    if (same_name && strcmp(source->path, wanted->path) == 0) return true;
+  }
+  return false;
+}
+
+/* Marks what was unloaded by request and shall not come back by a reload. */
+static void hold(struct registry *registry, const struct config *config, const char *default_model, struct wanted_list *list,
+                 const struct log *log) {
+  for (int i = 0, count; i < list->count; i += count) {
+    struct wanted *items = &list->items[i];
+    enum registry_state state;
+    count = items_of_name(list, i);
+    bool same =
+        registry_knows(registry, items->name, &state) && state == REGISTRY_UNLOADED && strcmp(items->name, default_model) != 0;
+    for (int k = 0; k < count && same; k++) same = has_source(registry, &config->models[items[k].source]);
+    for (int k = 0; k < count && same; k++) items[k].held = true;
+    if (same) log_event(log, LOG_INFO, "the network stays unloaded, as was requested", log_string("model", items->name));
+  }
+}
+
 static enum hwgq_status load_all(struct registry *registry, struct wanted_list *list, const char *cpu, bool keep_old,
                                  const struct log *log, struct hwgq_error *error) {
+  for (int i = 0; i < list->skipped_count; i++) {
+    log_event(log, LOG_WARNING, "passed over", log_string("reason", list->skipped[i].message));
+  }
   for (int i = 0; i < list->count; i++) {
     struct wanted *item = &list->items[i];
-    enum hwgq_status failed = registry_file_load(item, cpu);
+    enum hwgq_status failed = item->held ? HWGQ_OK : registry_file_load(item, cpu);
     if (!failed) continue;
-    if (!keep_old) return hwgq_fail(error, failed, "%s", item->failure.message);
+    if (!keep_old && !item->unreadable) return hwgq_fail(error, failed, "%s", item->failure.message);
+    if (!keep_old) {
+      log_event(log, LOG_WARNING, "the network is not served", log_string("model", item->name),
+                log_string("error", item->failure.message));
+      continue;
+    }
     struct served_model *current = registry_acquire(registry, item->name);
     log_event(log, LOG_ERROR,
               current ? "reload failed, the network as it was goes on serving" : "reload failed, the network is not served",
@@ -273,13 +306,15 @@ static struct served_model *exchange(struct registry *registry, struct wanted_li
     struct entry *entry = find_entry(registry, list->items[i].name);
     int index = (int)(entry - registry->entries);
     count = items_of_name(list, i);
-    old = publish(entry, &list->items[i], count, old);
+    if (!list->items[i].held) old = publish(entry, &list->items[i], count, old);
     if (strcmp(entry->name, default_model) == 0) registry->default_entry = index;
     registry->order[registry->order_count++] = index;
     configured[index] = true;
   }
   for (int i = 0; i < registry->entry_count; i++) {
-    if (!configured[i]) old = withdraw(&registry->entries[i], old);
+    if (configured[i]) continue;
+    old = withdraw(&registry->entries[i], old);
+    registry->entries[i].unloaded = false; /* what comes back later is a new one */
   }
   pthread_mutex_unlock(&registry->mutex);
   return old;
@@ -293,8 +328,9 @@ enum hwgq_status registry_configure(struct registry *registry, const struct conf
   enum hwgq_status status = copy_sources(config, &sources, error);
   if (!status) status = registry_scan(config->models, config->model_count, config->model_versions, &list, error);
   if (!status) status = check_names(&list, config->default_model, error);
-  if (!status) status = load_all(registry, &list, config->cpu, keep_old, log, error);
   const char *default_model = config->default_model || status ? config->default_model : list.items[0].name;
+  if (!status) hold(registry, config, default_model, &list, log);
+  if (!status) status = load_all(registry, &list, config->cpu, keep_old, log, error);
   if (!status) status = check_default(registry, &list, default_model, error);
   if (!status) status = make_entries(registry, &list, error);
   if (!status) {
@@ -334,8 +370,8 @@ static void set_failure(struct registry *registry, const char *name, const struc
   pthread_mutex_lock(&registry->mutex);
   struct entry *entry = find_entry(registry, name);
   if (entry) {
-    entry->loading = false;
-    if (failure) entry->reload_error = *failure;
+    entry->loading = entry->unloaded = false; /* whoever asked wants it */
+    entry->reload_error = *failure;
   }
   pthread_mutex_unlock(&registry->mutex);
 }

@@ -28,10 +28,12 @@ struct registry;
 struct registry *registry_create(void); /* NULL: no memory */
 void registry_destroy(struct registry *registry);
 
-/* Loads what the configuration lists and replaces everything at once. Every network classifies one gray image before it is
- * served. When `keep_old`, a file that cannot be loaded leaves the network of that name as it was (logged as an error) and the
- * rest is replaced; otherwise, and when the list itself makes no sense, would leave no default network, or brings more than
- * CONFIG_MAX_MODELS names since the start, nothing changes and the error is returned. */
+/* Loads what the configuration lists and replaces everything at once, except that a network which was unloaded by request stays
+ * so while its entry of `models` is what it was and it is not the default one. Every network classifies one gray image before
+ * it is served. What cannot be read inside of a folder is logged and passed over. When `keep_old`, a file that cannot be loaded
+ * leaves the network of that name as it was (logged as an error) and the rest is replaced; otherwise, and when the list itself
+ * makes no sense, would leave no default network, or brings more than CONFIG_MAX_MODELS names since the start, nothing changes
+ * and the error is returned. */
 enum hwgq_status registry_configure(struct registry *registry, const struct config *config, bool keep_old,
                                     const struct log *log, struct hwgq_error *error);
 
@@ -44,7 +46,8 @@ enum hwgq_status registry_configure(struct registry *registry, const struct conf
  *   others                  its files cannot be served: the message is also kept as its reload error */
 enum hwgq_status registry_load(struct registry *registry, const char *name, struct hwgq_error *error); /* or reads it again */
 enum hwgq_status registry_reload(struct registry *registry, const char *name, struct hwgq_error *error);
-/* Not served any more until registry_load or registry_configure; requests that have it finish. Fine when it was not loaded. */
+/* Not served any more until registry_load, or registry_configure as said there; requests that have it finish. Fine when it was
+ * not loaded. */
 enum hwgq_status registry_unload(struct registry *registry, const char *name, struct hwgq_error *error);
 
 /* A reference to the named network (NULL: the default one), its newest version, to be released; NULL when there is none. */

@@ -14,6 +14,7 @@ struct scan {
   struct wanted_list *list;
   struct hwgq_error *error;
   const char *root; /* real path of the folder that files must stay in; NULL: any file */
+  int source;       /* index of the entry of `models` */
 };
 
 static bool is_model_name(const char *file) {
@@ -75,9 +76,29 @@ static enum hwgq_status add(const struct scan *scan, const char *name, int versi
   }
   list->items = items;
   struct wanted *item = &items[list->count++];
-  *item = (struct wanted){.version = version, .path = path};
+  *item = (struct wanted){.version = version, .path = path, .source = scan->source};
   memcpy(item->name, name, strlen(name) + 1);
   return resolve(scan, item);
+}
+
+/* A folder that cannot be read, where a network or a version of it should be: `scan->error` says why. */
+static enum hwgq_status add_unreadable(const struct scan *scan, const char *name, int version, const char *folder) {
+  const struct hwgq_error why = *scan->error;
+  enum hwgq_status status = add(scan, name, version, strdup(folder));
+  if (status) return status;
+  struct wanted *item = &scan->list->items[scan->list->count - 1];
+  item->failed = item->unreadable = true;
+  item->failure = why;
+  return HWGQ_OK;
+}
+
+/* Notes why something is passed over. */
+static bool skip(struct wanted_list *list, const struct hwgq_error *why) {
+  struct hwgq_error *skipped = realloc(list->skipped, (size_t)(list->skipped_count + 1) * sizeof *skipped);
+  if (!skipped) return false;
+  list->skipped = skipped;
+  list->skipped[list->skipped_count++] = *why;
+  return true;
 }
 
 static char *join(const char *folder, const char *name) {
@@ -117,14 +138,14 @@ static void free_names(struct dirent **files, int count) {
 static enum hwgq_status scan_version(const struct scan *scan, const char *name, int version, const char *folder) {
   struct dirent **files;
   int count = names_in(scan, folder, &files), found = 0, first = 0, last = 0;
+  if (count < 0) return add_unreadable(scan, name, version, folder);
+  enum hwgq_status status;
   for (int i = 0; i < count; i++) {
     if (!is_model_name(files[i]->d_name)) continue;
     if (found++ == 0) first = i;
     last = i;
   }
-  enum hwgq_status status = HWGQ_ERROR_IO;
-  if (count >= 0 && found == 1) status = add(scan, name, version, join(folder, files[last]->d_name));
-  if (count >= 0 && found != 1) status = add(scan, name, version, strdup(folder));
+  status = add(scan, name, version, found == 1 ? join(folder, files[last]->d_name) : strdup(folder));
   struct wanted *item = !status && found != 1 ? &scan->list->items[scan->list->count - 1] : NULL;
   if (item && found == 0) fail_item(item, "this folder has no .hwgq file: add one, or remove the folder");
   if (item && found > 1 && is_inside(scan, item->path)) {
@@ -179,44 +200,55 @@ static bool split_name(const char *file, char *name, int *version) {
   return config_name_valid(name);
 }
 
-static enum hwgq_status add_by_name(const struct scan *scan, const char *path) {
+static enum hwgq_status add_by_name(const struct scan *scan, const char *path, bool *named) {
   const char *slash = strrchr(path, '/');
   char name[CONFIG_MAX_NAME + 1];
   int version;
-  if (split_name(slash ? slash + 1 : path, name, &version)) return add(scan, name, version, strdup(path));
+  *named = split_name(slash ? slash + 1 : path, name, &version);
+  if (*named) return add(scan, name, version, strdup(path));
   return hwgq_fail(scan->error, HWGQ_ERROR_INVALID, "models: the file name of %s is no network name: give it one (NAME=PATH)",
                    path);
 }
 
+/* What lies in a folder of networks under this name, if it is one. */
+static enum hwgq_status scan_file(const struct scan *scan, const char *file, const char *path, int *found) {
+  if (is_folder(path)) {
+    if (!config_name_valid(file)) return HWGQ_OK;
+    enum hwgq_status status = scan_versions(scan, file, path, found);
+    return status == HWGQ_ERROR_IO ? add_unreadable(scan, file, 0, path) : status;
+  }
+  if (!is_model_name(file)) return HWGQ_OK;
+  bool named;
+  enum hwgq_status status = add_by_name(scan, path, &named);
+  *found += named;
+  if (named) return status;
+  return skip(scan->list, scan->error) ? HWGQ_OK : no_memory(scan);
+}
+
 static enum hwgq_status scan_folder(const struct scan *scan, const char *folder) {
   struct dirent **files;
-  int count = names_in(scan, folder, &files), found = 0;
+  int count = names_in(scan, folder, &files), found = 0, skipped = scan->list->skipped_count;
   enum hwgq_status status = count < 0 ? HWGQ_ERROR_IO : HWGQ_OK;
   for (int i = 0; i < count && !status; i++) {
-    const char *file = files[i]->d_name;
-    char *path = join(folder, file);
-    if (!path) {
-      status = no_memory(scan);
-    } else if (is_folder(path)) {
-      if (config_name_valid(file)) status = scan_versions(scan, file, path, &found);
-    } else if (is_model_name(file)) {
-      found++;
-      status = add_by_name(scan, path);
-    }
+    char *path = join(folder, files[i]->d_name);
+    status = path ? scan_file(scan, files[i]->d_name, path, &found) : no_memory(scan);
     free(path);
   }
   free_names(files, count);
-  if (!status && !found) {
-    status = hwgq_fail(scan->error, HWGQ_ERROR_INVALID, "models: there is no .hwgq file in the folder %s", folder);
+  if (status || found) return status;
+  if (skipped < scan->list->skipped_count) {
+    *scan->error = scan->list->skipped[skipped];
+    return HWGQ_ERROR_INVALID;
   }
-  return status;
+  return hwgq_fail(scan->error, HWGQ_ERROR_INVALID, "models: there is no .hwgq file in the folder %s", folder);
 }
 
 static enum hwgq_status scan_model(struct scan *scan, const struct config_model *model) {
   int found = 0;
   scan->root = NULL;
   if (!is_folder(model->path)) {
-    return model->name ? add(scan, model->name, 0, strdup(model->path)) : add_by_name(scan, model->path);
+    bool named;
+    return model->name ? add(scan, model->name, 0, strdup(model->path)) : add_by_name(scan, model->path, &named);
   }
   char *root = realpath(model->path, NULL);
   if (!root) {
@@ -234,14 +266,23 @@ static enum hwgq_status scan_model(struct scan *scan, const struct config_model 
   return status;
 }
 
-/* Two files for one version: nobody can say which is meant. It fails, and nothing else does. */
+/* Two files for one version: nobody can say which is meant. It fails, and nothing else does. `other` is dropped. */
 static void merge(struct wanted_list *list, struct wanted *item, struct wanted *other) {
   char which[32] = "";
-  if (item->version) snprintf(which, sizeof which, " for version %d", item->version);
-  item->failed = true;
-  hwgq_fail(&item->failure, HWGQ_ERROR_INVALID,
-            "models: network '%s' has two files%s: %s and %s: rename one of them, or give it another version", item->name,
-            which, item->path, other->path);
+  if (item->unreadable && !other->unreadable) {
+    struct wanted swapped = *item;
+    *item = *other;
+    *other = swapped;
+  }
+  if (other->unreadable) { /* what is in there is not known: the other one is there */
+    skip(list, &other->failure);
+  } else {
+    if (item->version) snprintf(which, sizeof which, " for version %d", item->version);
+    item->failed = true;
+    hwgq_fail(&item->failure, HWGQ_ERROR_INVALID,
+              "models: network '%s' has two files%s: %s and %s: rename one of them, or give it another version", item->name,
+              which, item->path, other->path);
+  }
   free(other->path);
   list->count--;
   memmove(other, other + 1, (size_t)(list->items + list->count - other) * sizeof *other);
@@ -291,7 +332,10 @@ enum hwgq_status registry_scan(const struct config_model *models, int64_t model_
   struct scan scan = {.list = list, .error = error};
   enum hwgq_status status = HWGQ_OK;
   *list = (struct wanted_list){0};
-  for (int64_t i = 0; i < model_count && !status; i++) status = scan_model(&scan, &models[i]);
+  for (int64_t i = 0; i < model_count && !status; i++) {
+    scan.source = (int)i;
+    status = scan_model(&scan, &models[i]);
+  }
   if (!status && list->count == 0) {
     status = hwgq_fail(error, HWGQ_ERROR_INVALID, "no network to serve: use --config FILE, or --models FILE.hwgq");
   }
@@ -307,5 +351,6 @@ enum hwgq_status registry_scan(const struct config_model *models, int64_t model_
 void registry_scan_release(struct wanted_list *list) {
   for (int i = 0; i < list->count; i++) free(list->items[i].path);
   free(list->items);
+  free(list->skipped);
   *list = (struct wanted_list){0};
 }

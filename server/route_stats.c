@@ -82,7 +82,7 @@ void route_stats(struct request *request) {
   int count = registry_acquire_all(server->registry, models, CONFIG_MAX_MODELS, &default_index);
   text_puts(text, "{");
   write_server(server, text);
-  if (window) text_printf(text, "\"window_s\":%.3f,", stats_window(window, now));
+  if (window) text_printf(text, "\"window_s\":%.3f,", stats_window(window, server->started, now));
   text_puts(text, "\"models\":{");
   for (int i = 0; i < count; i++) {
     text_printf(text, "%s\"%s\":", i ? "," : "", models[i]->name);
@@ -111,7 +111,7 @@ void route_model_stats(struct request *request) {
   if (stages) {
     text_puts(text, "{");
     write_server(request->server, text);
-    if (window) text_printf(text, "\"window_s\":%.3f,", stats_window(window, now));
+    if (window) text_printf(text, "\"window_s\":%.3f,", stats_window(window, request->server->started, now));
     text_printf(text, "\"models\":{\"%s\":", model->name);
     write_model(model, window, now, stages, text);
     text_puts(text, "}}\n");

@@ -77,9 +77,10 @@ static uint64_t slots_of(int window_seconds) {
   return ((uint64_t)window_seconds + seconds - 1) / seconds;
 }
 
-double stats_window(int window_seconds, uint64_t now) {
+double stats_window(int window_seconds, uint64_t started, uint64_t now) {
   uint64_t slot = seconds_of(window_seconds) * CLOCK_SECOND;
-  return (double)(slots_of(window_seconds) * slot + now % slot) / (double)CLOCK_SECOND;
+  uint64_t window = slots_of(window_seconds) * slot + now % slot, age = now - started;
+  return (double)(window < age ? window : age) / (double)CLOCK_SECOND;
 }
 
 static void count_request(struct stats_counts *counts, int code, const struct stats_image *images, int image_count) {

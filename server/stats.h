@@ -72,8 +72,8 @@ void stats_record(struct stats *stats, const struct stats_request *request, cons
                   uint64_t now);
 
 /* What stats_read covers at `now` when it is asked for the last `window_seconds`: whole slots that are at least so long, and as
- * much of the slot that is being filled as has passed. In seconds. */
-double stats_window(int window_seconds, uint64_t now);
+ * much of the slot that is being filled as has passed; but nothing from before `started` (clock_now()). In seconds. */
+double stats_window(int window_seconds, uint64_t started, uint64_t now);
 /* A consistent copy. window_seconds 0: since the start; else the last stats_window seconds, for 1 to STATS_MAX_WINDOW.
  * stages[STATS_STAGES] must have room; it is overwritten. */
 void stats_read(struct stats *stats, int window_seconds, uint64_t now, struct stats_counts *counts, struct histogram *stages);

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 
@@ -81,9 +82,9 @@ def load_and_unload():
         check("until it is unloaded", post(daemon, "/v1/models/late/unload", admin).status == 200)
         reply = post(daemon, "/v1/models/late/load", admin)
         check("and cannot be loaded", reply.status == 422 and "late" in reply.json["error"]["message"], reply.body)
-        check("it is listed as what it is", listed(daemon, admin)["late"]["state"] in ("unloaded", "failed"))
+        check("it is listed as what it is", listed(daemon, admin)["late"]["state"] == "failed")
         write(os.path.join(folder, "late.hwgq"), read(OTHER))
-        check("a SIGHUP loads everything again", reloaded(daemon, HUP) and listed(daemon, admin)["late"]["state"] == "ready" and
+        check("a SIGHUP loads it then", reloaded(daemon, HUP) and listed(daemon, admin)["late"]["state"] == "ready" and
               "reload_error" not in listed(daemon, admin)["late"], listed(daemon, admin))
         many = in_threads(24, lambda i: post(daemon, "/v1/models/%s/reload" % ("gray", "color")[i % 2], admin).status)
         check("many at once: done, or told to come again", set(many) <= {200, 503} and many.count(200) >= 16, many)
@@ -152,7 +153,98 @@ def versions():
             os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
             shutil.copy(source, os.path.join(folder, name))
         result = run(HWGQD, "--check", "--models", folder)
-        check("refused: " + what, result.returncode == 2 and message in result.stderr, result)
+        check("refused: " + what, result.returncode == 1 and message in result.stderr, result)
+
+
+def unloaded_stays():
+    """A reload does not undo an unload, unless the network's entry in the configuration changed."""
+    path, admin = keys()
+    folder, config = fixture("stays"), fixture("stays.json")
+    os.makedirs(folder)
+    shutil.copy(COLOR, os.path.join(folder, "a.hwgq"))
+    shutil.copy(GRAY, os.path.join(folder, "b.hwgq"))
+
+    def configure(models, **more):
+        write(config, json.dumps(dict({"models": models, "keys_file": path}, **more)))
+
+    def states():
+        return {name: model["state"] for name, model in listed(daemon, admin).items()}
+    configure({"color": COLOR, "one": GRAY, "two": OTHER})
+    with Daemon(BUILD, FOLDER, "--config", config) as daemon:
+        for name in ("one", "two"):
+            post(daemon, "/v1/models/%s/unload" % name, admin)
+        check("a reload keeps them unloaded", reloaded(daemon, HUP) and
+              states() == {"color": "ready", "one": "unloaded", "two": "unloaded"}, states())
+        configure({"color": COLOR, "one": GRAY, "two": OTHER, "three": GRAY})
+        check("also when another entry comes", reloaded(daemon, HUP) and
+              states() == {"color": "ready", "one": "unloaded", "two": "unloaded", "three": "ready"}, states())
+        check("the log says so", len([e for e in daemon.events() if "stays unloaded" in e["message"] and e["model"] == "one"]) == 2)
+        configure({"color": COLOR, "one": OTHER, "two": OTHER})
+        check("a changed entry is loaded", reloaded(daemon, HUP) and
+              states() == {"color": "ready", "one": "ready", "two": "unloaded"}, states())
+        configure({"color": COLOR, "two": OTHER}, default_model="two")
+        check("so is what has become the default", reloaded(daemon, HUP) and states() == {"color": "ready", "two": "ready"}, states())
+        post(daemon, "/v1/models/color/unload", admin)
+        configure({"two": OTHER})
+        gone = reloaded(daemon, HUP) and states() == {"two": "ready"}
+        configure({"two": OTHER, "color": COLOR})
+        check("so is what was gone meanwhile", gone and reloaded(daemon, HUP) and states() == {"two": "ready", "color": "ready"}, states())
+        check("loading ends it", post(daemon, "/v1/models/color/unload", admin).status == 200 and
+              post(daemon, "/v1/models/color/load", admin).status == 200 and reloaded(daemon, HUP) and
+              states() == {"two": "ready", "color": "ready"}, states())
+    check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
+    with Daemon(BUILD, FOLDER, "--models", folder, "--keys-file", path) as daemon:
+        post(daemon, "/v1/models/b/unload", admin)
+        shutil.copy(OTHER, os.path.join(folder, "c.hwgq"))
+        check("in a folder, beside a new file", reloaded(daemon, HUP) and states() == {"a": "ready", "b": "unloaded", "c": "ready"}, states())
+    check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
+
+
+def passed_over():
+    """What makes no sense in a folder, or cannot be read there, does not keep the rest from being served."""
+    path, admin = keys()
+    folder = fixture("odd-folder")
+    for name in ("good.hwgq", "closed/1.hwgq", "open/1.hwgq", "open/2/x.hwgq"):
+        os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
+        shutil.copy(COLOR, os.path.join(folder, name))
+    for name in ("a@b.hwgq", "-.hwgq", "sp ace.hwgq", "\u00e4.hwgq"):
+        shutil.copy(COLOR, os.path.join(folder, name))
+    # root reads everything, unless it gives that up
+    prefix = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+    unreadable = not prefix or subprocess.run([*prefix, "true"], capture_output=True).returncode == 0
+    if not unreadable:
+        skip("setpriv cannot drop the right to read everything: unreadable folders are not tested")
+    closed = [os.path.join(folder, "closed"), os.path.join(folder, "open", "2")] if unreadable else []
+    for name in closed:
+        os.chmod(name, 0)
+    result = run(*prefix, HWGQD, "--check", "--models", folder, "--default-model", "good")
+    check("--check passes and tells", result.returncode == 0 and "good (default)" in result.stdout and "a@b.hwgq" in result.stderr and
+          (not closed or "cannot read the folder" in result.stderr), result)
+    with Daemon(BUILD, FOLDER, "--models", folder, "--keys-file", path, "--default-model", "good", prefix=prefix if closed else ()) as daemon:
+        def states():
+            return {name: (model["state"], model["versions"]) for name, model in listed(daemon, admin).items()}
+        names = "a@b.hwgq", "sp ace.hwgq", "\u00e4.hwgq"
+        warned = [e["reason"] for e in daemon.events() if e["message"] == "passed over"]
+        check("each is warned of", len(warned) >= len(names) and all(any(name in w for w in warned) for name in names), warned)
+        check("the others are served", states()["good"] == ("ready", ["1"]) and states()["open"][0] == "ready" and
+              daemon.post("/v1/models/open/classify", JPEG, headers=bearer(admin)).status == 200, states())
+        if closed:
+            check("the folder that cannot be read is listed", states()["closed"] == ("failed", []) and states()["open"][1] == ["1"], states())
+            check("with the reason", "cannot read" in listed(daemon, admin)["closed"]["reload_error"], listed(daemon, admin)["closed"])
+            for name in closed:
+                os.chmod(name, 0o700)
+            check("a reload finds it", reloaded(daemon, HUP) and states()["closed"] == ("ready", ["1"]) and
+                  states()["open"] == ("ready", ["2", "1"]), states())
+            for name in closed:
+                os.chmod(name, 0)
+            check("and keeps it when it cannot be read again", reloaded(daemon, HUP) and states()["closed"] == ("ready", ["1"]) and
+                  states()["open"] == ("ready", ["2", "1"]), states())
+            check("as a request does", post(daemon, "/v1/models/closed/reload", admin).status == 422 and
+                  states()["closed"] == ("ready", ["1"]), states())
+        check("another one is loaded by request", post(daemon, "/v1/models/good/reload", admin).status == 200)
+    for name in closed:
+        os.chmod(name, 0o700)
+    check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
 
 
 def with_and_without_number():
@@ -261,7 +353,7 @@ def paths():
               "secret" not in json.dumps([m.get("path") for m in models.values()]), models)
     check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
     result = run(HWGQD, "--check", "--models", folder)
-    check("a start with a link that leads out is refused", result.returncode == 2 and "leads out" in result.stderr, result)
+    check("a start with a link that leads out is refused", result.returncode == 1 and "leads out" in result.stderr, result)
 
 
 def replaced_under_load():
@@ -315,4 +407,4 @@ def replaced_under_load():
     check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
 
 
-main(load_and_unload, versions, with_and_without_number, paths, replaced_under_load)
+main(load_and_unload, versions, unloaded_stays, passed_over, with_and_without_number, paths, replaced_under_load)

@@ -53,17 +53,17 @@ def command_line():
             ("a certificate without a key", (*BOTH, "--check", "--tls-certificate", "x"), "tls_certificate is given without tls_key"),
             ("a bad proxy", (*BOTH, "--check", "--trusted-proxies", "10.0.0.0/33"), "'10.0.0.0/33' is no address")]:
         result = run(HWGQD, *flags)
-        check("refused: " + what, result.returncode in (1, 2) and message in result.stderr and not result.stdout, result)
+        check("refused: " + what, result.returncode == 1 and message in result.stderr and not result.stdout, result)
     for what, line, message in [("short hash", "a admin sha256:00", ":5: after the rights"), ("rights", "a root", ":5: after the name"),
                                 ("missing", None, "cannot open")]:
         bad = fixture("bad-keys")
         if line:
             write(bad, "# one\n\n\n\n" + line + "\n")
         result = run(HWGQD, "--check", *BOTH, "--keys-file", bad if line else fixture("no-keys"))
-        check("a keys file is refused with file and line: " + what, result.returncode == 2 and message in result.stderr, result)
+        check("a keys file is refused with file and line: " + what, result.returncode == 1 and message in result.stderr, result)
     os.chmod(path, 0o666)
     result = run(HWGQD, "--check", *BOTH, "--keys-file", path)
-    check("a keys file that everyone may write is refused", result.returncode == 2 and "chmod" in result.stderr, result)
+    check("a keys file that everyone may write is refused", result.returncode == 1 and "chmod" in result.stderr, result)
 
 
 def expected_status(kind, rights, access="open"):
@@ -249,7 +249,7 @@ def tls_files():
         result = run(HWGQD, "--listen", "127.0.0.1:0", *BOTH, "--tls-certificate", flags[0], "--tls-key", flags[1])
         check("no start: " + what, result.returncode == 1 and message in result.stderr, result)
     result = run(HWGQD, "--check", *BOTH, "--tls-certificate", certificate, "--tls-key", other_key)
-    check("--check sees it too", result.returncode == 2 and "does not belong" in result.stderr, result)
+    check("--check sees it too", result.returncode == 1 and "does not belong" in result.stderr, result)
     check("--check of a good pair", "days left" in run(HWGQD, "--check", *BOTH, "--tls-certificate", certificate, "--tls-key", key).stdout)
 
 

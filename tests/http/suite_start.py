@@ -16,7 +16,6 @@ def command_line():
     result = run(HWGQD, *BOTH, "--check")
     check("--check good", result.returncode == 0 and "color (default)" in result.stdout, result)
     for what, flags, message in [
-            ("unknown flag", ["--nonsense", "1"], "unknown flag '--nonsense'"),
             ("no network", [], "no network to serve"),
             ("missing file", ["--models", fixture("none.hwgq")], "none.hwgq: cannot open"),
             ("not a model", ["--models", "x=" + fixture("image-0.jpg")], "image-0.jpg"),
@@ -25,13 +24,25 @@ def command_line():
             ("an empty folder", ["--models", os.path.join(FOLDER, "empty")], "no .hwgq file in the folder")]:
         os.makedirs(os.path.join(FOLDER, "empty"), exist_ok=True)
         result = run(HWGQD, "--check", *flags)
-        check("--check: " + what, result.returncode == 2 and message in result.stderr, result)
+        check("--check: " + what, result.returncode == 1 and message in result.stderr, result)
+    for what, flags, message in [
+            ("unknown flag", ["--nonsense", "1"], "unknown flag '--nonsense'"),
+            ("no flag", ["nonsense"], "unknown argument 'nonsense'"),
+            ("no value", ["--models"], "--models needs a value"),
+            ("impossible value", [*BOTH, "--workers", "-1"], "--workers: ")]:
+        for command in (["--check"], ["--health"], []):
+            result = run(HWGQD, *command, *flags)
+            check("wrong usage: %s %s" % (what, command), result.returncode == 2 and message in result.stderr, result)
+    check("--help whatever else", run(HWGQD, "--help", "--nonsense").returncode == 0)
     path = fixture("bad.json")
     with open(path, "w") as stream:
         stream.write('{\n  "listen": "127.0.0.1:0",\n  "workrs": 2\n}\n')
-    result = run(HWGQD, "--config", path)
-    check("a bad configuration is refused with file, line and key",
-          result.returncode == 2 and path + ":3: workrs: unknown key" in result.stderr, result)
+    for command in (["--check"], []):
+        result = run(HWGQD, *command, "--config", path)
+        check("a bad configuration is refused with file, line and key",
+              result.returncode == 1 and path + ":3: workrs: unknown key" in result.stderr, result)
+    result = run(HWGQD, "--check", "--config", fixture("no-such.json"))
+    check("so is one that cannot be read", result.returncode == 1 and "no-such.json: cannot read" in result.stderr, result)
     result = run(HWGQD, "--listen", "127.0.0.1:0", "--models", fixture("none.hwgq"))
     check("a missing network stops the start, with a reason and what to do",
           result.returncode == 1 and "none.hwgq" in result.stderr and "hwgq train" in result.stderr, result)
@@ -124,7 +135,10 @@ def endpoints():
         check("/stats stages", set(stages) == {"queue", "decode", "preprocess", "inference", "total"} and
               set(stages["total"]) == {"count", "mean", "min", "max", "p50", "p90", "p95", "p99", "p999"})
         check("/v1/models/{name}/stats", set(daemon.get("/v1/models/gray/stats").json["models"]) == {"gray"})
-        check("?window=60 and what it covers", 60 <= daemon.get("/stats?window=60").json["window_s"] < 65)
+        for path in ("/stats", "/v1/models/gray/stats"):
+            recent = daemon.get(path + "?window=60").json
+            check("?window=60 and what it covers of a short life", 0 < recent["window_s"] <= min(65, recent["uptime_s"] + 0.001) and
+                  (recent["uptime_s"] > 60 or recent["window_s"] > recent["uptime_s"] - 1), recent)
         for window in ("0", "301", "1000", "x", "-1", ""):
             error("?window=" + window, daemon.get("/stats?window=" + window), 400, "bad_window")
         reply = daemon.get("/metrics")

@@ -170,13 +170,18 @@ START_TEST(the_window_forgets) {
   ck_assert_uint_le(counts.ok, 10);
   /* and says what it covers: whole slots and the one being filled, of a request a second each */
   for (int window = 1; window <= STATS_MAX_WINDOW; window++) {
-    double covered = stats_window(window, now);
+    double covered = stats_window(window, start, now);
     int slot = window <= STATS_FINE_WINDOW ? STATS_FINE_SECONDS : STATS_COARSE_SECONDS;
     stats_read(stats, window, now, &counts, stages);
     ck_assert_double_ge(covered, window);
     ck_assert_double_lt(covered, window + 2 * slot);
     ck_assert_uint_eq(counts.ok, (uint64_t)covered + 1); /* both ends count */
   }
+  /* but never more than there has been */
+  ck_assert_double_eq(stats_window(60, now, now + 7 * CLOCK_SECOND), 7);
+  ck_assert_double_eq(stats_window(300, now, now + 299 * CLOCK_SECOND), 299);
+  ck_assert_double_ge(stats_window(60, now, now + 100 * CLOCK_SECOND), 60);
+  ck_assert_double_lt(stats_window(60, now, now + 100 * CLOCK_SECOND), 70);
   stats_read(stats, 300, now + 400 * CLOCK_SECOND, &counts, stages);
   ck_assert_uint_eq(counts.ok, 0);
   /* a minute of silence empties it, without anyone turning the slots */
