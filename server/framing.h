@@ -4,8 +4,9 @@
 
 #include "server/request.h"
 
-/* Small enough that a request at any one of them fits in 16 KiB, with libmicrohttpd's records (64 bytes for each header and
- * parameter) and the reply's headers. What does not fit in HTTP_CONNECTION_MEMORY is refused by libmicrohttpd itself. */
+/* A request at all of them fits in half of HTTP_CONNECTION_MEMORY, with libmicrohttpd's records (64 bytes for each header and
+ * parameter) and the reply's headers. The other half is for what is refused: libmicrohttpd answers by itself, or not at all,
+ * what does not fit. */
 enum {
   FRAMING_MAX_URI = 8000,         /* a longer one gets 414; RFC 9112 recommends no less */
   FRAMING_MAX_HEADERS = 10 << 10, /* bytes of request line and headers together: 431 */

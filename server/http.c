@@ -3,6 +3,7 @@
 #include "server/clock.h"
 #include "server/request.h"
 #include "server/tls.h"
+#include "server/watchdog_tls.h"
 
 #include <errno.h>
 #include <linux/filter.h>
@@ -95,7 +96,10 @@ static void on_connection(void *closure, struct MHD_Connection *connection, void
     return;
   }
   const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-  *socket_context = info ? watchdog_add(&server->watchdog, info->connect_fd) : NULL;
+  struct peer *peer = info ? watchdog_add(&server->watchdog, info->connect_fd) : NULL;
+  const union MHD_ConnectionInfo *tls = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+  if (peer && tls && tls->tls_session) watchdog_tls_attach(peer, tls->tls_session);
+  *socket_context = peer;
 }
 
 static void *on_request_line(void *closure, const char *uri, struct MHD_Connection *connection) {

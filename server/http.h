@@ -6,7 +6,7 @@
 
 #include <microhttpd.h>
 
-enum { HTTP_CONNECTION_MEMORY = 16 << 10 }; /* libmicrohttpd's buffers for one connection */
+enum { HTTP_CONNECTION_MEMORY = 32 << 10 }; /* libmicrohttpd's buffers for one connection */
 
 /* Binds and listens on config->listen. *port: the one in use. */
 enum hwgq_status http_listen(const char *listen, int *fd, int *port, struct hwgq_error *error);

@@ -87,7 +87,7 @@ enum MHD_Result request_begin(struct request *request, const char *path, const c
   struct framing framing;
   if (id && id_valid(id)) strcpy(request->id, id);
   snprintf(request->method, sizeof request->method, "%s", method);
-  if (!watchdog_set(&request->server->watchdog, request->peer, PEER_RECEIVING, request->id)) return MHD_NO;
+  if (!watchdog_receive(&request->server->watchdog, request->peer, request->id, request->reply.v2)) return MHD_NO;
   request->begun_ns = request->received_ns = clock_now();
   atomic_store(&request->phase, REQUEST_RECEIVING);
   bool good = framing_check(request, version, &framing);
@@ -217,7 +217,7 @@ struct request *request_create(struct server *server, struct MHD_Connection *con
   request->bad_path = memmem(uri, strcspn(uri, "?"), "%00", 3) != NULL;
   atomic_init(&request->phase, REQUEST_NEW);
   atomic_fetch_add(&server->in_flight, 1);
-  watchdog_set(&server->watchdog, request->peer, PEER_RECEIVING, request->id);
+  watchdog_receive(&server->watchdog, request->peer, request->id, request->reply.v2);
   request->peer->request = request;
   if (arguments_of(uri) > FRAMING_MAX_ARGUMENTS) refuse_arguments(request);
   return request;
@@ -281,7 +281,7 @@ static void refuse_late(struct request *request) {
 
 enum MHD_Result request_complete(struct request *request) {
   struct server *server = request->server;
-  if (!watchdog_set(&server->watchdog, request->peer, PEER_BUSY, NULL)) return MHD_NO;
+  if (!watchdog_set(&server->watchdog, request->peer, PEER_BUSY)) return MHD_NO;
   if (request->reply.status) return request_send(request);
   if (request->route->work && !request->route->work->body(request)) return request_send(request);
   if (atomic_load(&server->stopping)) {
@@ -423,7 +423,7 @@ enum MHD_Result request_send(struct request *request) {
     request->total_ns = clock_now() - request->received_ns;
     if (reply->status == 200 && request->route->work->end) request->route->work->end(request);
   }
-  watchdog_set(&request->server->watchdog, request->peer, PEER_SENDING, NULL);
+  watchdog_set(&request->server->watchdog, request->peer, PEER_SENDING);
   charge_reply(request);
   struct MHD_Response *response = response_of(request);
   record(request);
@@ -510,7 +510,7 @@ void request_finish(struct request *request, enum MHD_RequestTerminationCode why
   reply_release(&request->reply);
   free(request->timings);
   atomic_fetch_sub(&server->buffered_bytes, request->reply_bytes);
-  watchdog_set(&server->watchdog, request->peer, PEER_IDLE, NULL);
+  watchdog_set(&server->watchdog, request->peer, PEER_IDLE);
   if (request->classifies) atomic_fetch_sub(&server->classifying, 1);
   atomic_fetch_sub(&server->in_flight, 1);
   free(request);

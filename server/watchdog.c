@@ -85,19 +85,41 @@ void watchdog_remove(struct watchdog *watchdog, struct peer *peer) {
   free(peer);
 }
 
-bool watchdog_set(struct watchdog *watchdog, struct peer *peer, enum peer_state state, const char *request_id) {
-  pthread_mutex_lock(&watchdog->mutex);
-  bool alive = !peer->timed_out;
-  if (alive && peer->state != state) {
+/* The mutex is held. */
+static bool set(struct watchdog *watchdog, struct peer *peer, enum peer_state state) {
+  if (peer->timed_out) return false;
+  if (peer->state != state) {
     unlink_peer(watchdog, peer);
     link_peer(watchdog, peer, state);
   }
-  if (request_id) {
+  return true;
+}
+
+bool watchdog_set(struct watchdog *watchdog, struct peer *peer, enum peer_state state) {
+  pthread_mutex_lock(&watchdog->mutex);
+  bool alive = set(watchdog, peer, state);
+  pthread_mutex_unlock(&watchdog->mutex);
+  return alive;
+}
+
+bool watchdog_receive(struct watchdog *watchdog, struct peer *peer, const char *request_id, bool v2) {
+  pthread_mutex_lock(&watchdog->mutex);
+  bool alive = set(watchdog, peer, PEER_RECEIVING);
+  if (alive) {
     strncpy(peer->request_id, request_id, sizeof peer->request_id - 1);
     peer->request_id[sizeof peer->request_id - 1] = 0;
+    peer->v2 = v2;
   }
   pthread_mutex_unlock(&watchdog->mutex);
   return alive;
+}
+
+bool watchdog_take_slow(struct watchdog *watchdog, struct peer *peer) {
+  pthread_mutex_lock(&watchdog->mutex);
+  bool slow = peer->slow;
+  peer->slow = false;
+  pthread_mutex_unlock(&watchdog->mutex);
+  return slow;
 }
 
 bool watchdog_timed_out(struct watchdog *watchdog, struct peer *peer) {
@@ -120,29 +142,34 @@ void watchdog_close_idle(struct watchdog *watchdog) {
   pthread_mutex_unlock(&watchdog->mutex);
 }
 
-/* The answer to a request that did not arrive in time. libmicrohttpd cannot answer in the middle of a body, so the bytes go to
- * the socket directly; the mutex keeps the descriptor open and the connection in this state meanwhile. */
-static void answer_slow(struct watchdog *watchdog, const struct peer *peer) {
-  struct reply reply = {0};
-  struct text raw = {0};
-  if (watchdog->server->tls) return; /* only the I/O thread may write to a TLS session */
+void watchdog_slow_reply(const struct watchdog *watchdog, const struct peer *peer, struct text *raw) {
+  struct reply reply = {.v2 = peer->v2};
   reply_error(&reply, 408, "slow_request", peer->request_id,
               "The request did not arrive completely within %lld ms. Send it faster, or raise request_timeout_ms.",
               (long long)watchdog->server->config->request_timeout_ms);
-  reply_raw(&reply, peer->request_id, &raw);
-  if (!raw.failed) {
+  reply_raw(&reply, peer->request_id, raw);
+  reply_release(&reply);
+}
+
+/* Ends a peer whose deadline has passed. libmicrohttpd cannot answer in the middle of a body, so the bytes go to the socket
+ * directly; the mutex keeps the descriptor open and the connection in this state meanwhile. It notices and closes. */
+static void end(struct watchdog *watchdog, struct peer *peer) {
+  struct text raw = {0};
+  bool receiving = peer->state == PEER_RECEIVING;
+  peer->slow = receiving && peer->session;
+  if (receiving && !peer->session) watchdog_slow_reply(watchdog, peer, &raw);
+  if (raw.length && !raw.failed) {
     ssize_t ignored = send(peer->fd, raw.data, raw.length, MSG_NOSIGNAL | MSG_DONTWAIT);
     (void)ignored;
   }
   text_release(&raw);
-  reply_release(&reply);
+  shutdown(peer->fd, peer->slow ? SHUT_RD : SHUT_RDWR);
 }
 
 static void check_list(struct watchdog *watchdog, struct peer_list *list, uint64_t now) {
   struct peer *peer;
   while ((peer = list->first) && peer->deadline <= now) {
-    if (peer->state == PEER_RECEIVING) answer_slow(watchdog, peer);
-    shutdown(peer->fd, SHUT_RDWR); /* libmicrohttpd notices and closes */
+    end(watchdog, peer);
     unlink_peer(watchdog, peer);
     peer->timed_out = true;
     peer->state = PEER_BUSY;

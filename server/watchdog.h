@@ -9,6 +9,8 @@
 #include <stdint.h>
 
 struct server;
+struct text;
+struct gnutls_session_int;
 
 enum peer_state {
   PEER_IDLE,      /* no request: closed at its deadline */
@@ -26,8 +28,11 @@ struct peer {
   void *request; /* struct request that has begun and not ended; for the I/O thread */
   enum peer_state state;
   bool timed_out; /* a deadline has passed and the socket is shut down: the state does not change any more */
+  bool slow;      /* timed out while a request arrived, and watchdog_tls.c has to answer it */
   uint64_t deadline;
-  char request_id[129]; /* of the request that is being received, for a 408 */
+  char request_id[129];               /* of the request that is being received, for a 408 */
+  bool v2;                            /* its errors have the form of /v2 */
+  struct gnutls_session_int *session; /* NULL: no TLS */
 };
 
 /* Peers of one state, all with the same patience, so the first has the earliest deadline. */
@@ -52,8 +57,14 @@ void watchdog_stop(struct watchdog *watchdog);
 /* A new connection: idle. NULL: no memory. */
 struct peer *watchdog_add(struct watchdog *watchdog, int fd);
 void watchdog_remove(struct watchdog *watchdog, struct peer *peer);
-/* False when the peer has timed out meanwhile: its request must not go on. `request_id` is for PEER_RECEIVING. */
-bool watchdog_set(struct watchdog *watchdog, struct peer *peer, enum peer_state state, const char *request_id);
+/* False when the peer has timed out meanwhile: its request must not go on. */
+bool watchdog_set(struct watchdog *watchdog, struct peer *peer, enum peer_state state);
+/* As above for PEER_RECEIVING, with what a 408 must say. */
+bool watchdog_receive(struct watchdog *watchdog, struct peer *peer, const char *request_id, bool v2);
+/* Whether the peer's request is to be answered 408 by the caller: once. */
+bool watchdog_take_slow(struct watchdog *watchdog, struct peer *peer);
+/* That answer as bytes. */
+void watchdog_slow_reply(const struct watchdog *watchdog, const struct peer *peer, struct text *raw);
 bool watchdog_timed_out(struct watchdog *watchdog, struct peer *peer);
 int watchdog_peers(struct watchdog *watchdog);
 /* Half-closes every idle connection's socket so that libmicrohttpd closes it. For the end of the drain. */

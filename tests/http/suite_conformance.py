@@ -253,7 +253,12 @@ def limits():
                  ("4,000 parameters", b"GET /stats?" + b"&" * 3999 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
                  ("a long path before a body", b"POST /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", 414, "uri_too_long"),
                  ("65 headers", GET + b"".join(b"X-%d: y\r\n" % i for i in range(64)) + b"\r\n", 431, "headers_too_large"),
-                 ("10,300 bytes of headers", GET + b"X: " + b"y" * 10300 + b"\r\n\r\n", 431, "headers_too_large")]
+                 ("10,300 bytes of headers", GET + b"X: " + b"y" * 10300 + b"\r\n\r\n", 431, "headers_too_large"),
+                 ("20,000 bytes of headers", GET + b"X: " + b"y" * 20000 + b"\r\n\r\n", 431, "headers_too_large"),
+                 ("28,000 bytes of headers", GET + (b"X: " + b"y" * 995 + b"\r\n") * 28 + b"\r\n", 431, "headers_too_large"),
+                 ("300 headers", GET + b"".join(b"X-%d: y\r\n" % i for i in range(300)) + b"\r\n", 431, "headers_too_large"),
+                 ("a path of 20,000 bytes", b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
+                 ("a path of 28,000 bytes", b"GET /" + b"a" * 28000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long")]
         large = [("a path of 100,000 bytes", b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, None),
                  ("100,000 bytes of headers", GET + b"X: " + b"y" * 100000 + b"\r\n\r\n", 431, None),
                  ("20,000 headers", GET + b"X: y\r\n" * 20000 + b"\r\n", 431, None)]
@@ -261,6 +266,10 @@ def limits():
             reply = d.raw(data)
             body = reply.split(b"\r\n\r\n", 1)[-1]
             check("refused: " + what, reply.startswith(b"HTTP/1.1 %d " % status) and (wanted is None or code(body) == wanted), reply[:300])
+            check("with a request id: " + what, wanted is None or b"\r\nX-Request-Id: " in reply, reply[:300])
+        for what, data in (("29,000 bytes of headers", GET + b"X: " + b"y" * 29000 + b"\r\n\r\n"), ("300 headers", small[8][1])):
+            reply = d.raw(data.replace(b"/healthz", b"/v2/health/live"))
+            check("in the form of /v2: " + what, reply.startswith(b"HTTP/1.1 431 ") and b'\r\n\r\n{"error":"A request may have ' in reply, reply[:300])
         flood = in_threads(50, lambda i: d.raw(large[i % 3][1]))
         check("50 header floods at once: each refused or cut", len([r for r in flood if isinstance(r, bytes) and (
             r[:13] in (b"HTTP/1.1 414 ", b"HTTP/1.1 431 ") or not r)]) == 50, flood[:3])

@@ -183,6 +183,11 @@ def slow_clients():
               b'"request_id":"slow-1"' in stalled and b"X-Request-Id: slow-1" in stalled, stalled)
         check("in time", 0.35 < seconds < 3, seconds)
         with daemon.connect() as connection:
+            connection.sendall(head.replace(b"/classify", b"/v2/models/color/infer") + b"abc")
+            late = read_all(connection)
+            check("in the form of /v2", late.startswith(b"HTTP/1.1 408") and b'\r\n\r\n{"error":"The request did not' in late and
+                  b"X-Request-Id: slow-1" in late, late)
+        with daemon.connect() as connection:
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Fill")
             check("stalled headers get 408", read_all(connection).startswith(b"HTTP/1.1 408"))
         start = time.monotonic()
@@ -192,7 +197,7 @@ def slow_clients():
             connection.sendall(b"GET /hea")
             check("half a request line does not hold a connection", read_all(connection) == b"")
         codes = metrics(daemon.get("/metrics").body.decode())
-        check("408s are counted", codes.get('hwgqd_requests_total{model="color",code="408"}') == 2, codes)
+        check("408s are counted", codes.get('hwgqd_requests_total{model="color",code="408"}') == 3, codes)
         check("others are served meanwhile", daemon.post("/classify", JPEG).status == 200)
 
 

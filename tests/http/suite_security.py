@@ -42,18 +42,18 @@ def command_line():
         stream.write("# no line end here")
     add_key(path, "third")
     check("a line end is added where one is missing", read(path).decode().count("\n") == 4, read(path))
-    for what, flags, message in [
-            ("a name twice", ("--add-key", "first", "--keys-file", path), "named 'first' already"),
-            ("a bad name", ("--add-key", "a b", "--keys-file", path), "no name for a key"),
-            ("unknown rights", ("--add-key", "x", "--rights", "root", "--keys-file", path), "is not one of inference|admin"),
-            ("no file", ("--add-key", "x"), "needs --keys-file"),
-            ("no value", ("--add-key",), "--add-key needs a value"),
-            ("no such folder", ("--add-key", "x", "--keys-file", fixture("none/keys")), "cannot open"),
-            ("metrics for nobody", (*BOTH, "--check", "--metrics-access", "key"), "metrics_access is given without keys_file"),
-            ("a certificate without a key", (*BOTH, "--check", "--tls-certificate", "x"), "tls_certificate is given without tls_key"),
-            ("a bad proxy", (*BOTH, "--check", "--trusted-proxies", "10.0.0.0/33"), "'10.0.0.0/33' is no address")]:
+    for code, what, flags, message in [
+            (1, "a name twice", ("--add-key", "first", "--keys-file", path), "named 'first' already"),
+            (1, "a bad name", ("--add-key", "a b", "--keys-file", path), "no name for a key"),
+            (2, "unknown rights", ("--add-key", "x", "--rights", "root", "--keys-file", path), "is not one of inference|admin"),
+            (2, "no file", ("--add-key", "x"), "needs --keys-file"),
+            (2, "no value", ("--add-key",), "--add-key needs a value"),
+            (1, "no such folder", ("--add-key", "x", "--keys-file", fixture("none/keys")), "cannot open"),
+            (1, "metrics for nobody", (*BOTH, "--check", "--metrics-access", "key"), "metrics_access is given without keys_file"),
+            (1, "a certificate without a key", (*BOTH, "--check", "--tls-certificate", "x"), "tls_certificate is given without tls_key"),
+            (2, "a bad proxy", (*BOTH, "--check", "--trusted-proxies", "10.0.0.0/33"), "'10.0.0.0/33' is no address")]:
         result = run(HWGQD, *flags)
-        check("refused: " + what, result.returncode == 1 and message in result.stderr and not result.stdout, result)
+        check("refused: " + what, result.returncode == code and message in result.stderr and not result.stdout, result)
     for what, line, message in [("short hash", "a admin sha256:00", ":5: after the rights"), ("rights", "a root", ":5: after the name"),
                                 ("missing", None, "cannot open")]:
         bad = fixture("bad-keys")
@@ -234,6 +234,12 @@ def ask_healthz(connection):
     return b" 200 " in received
 
 
+def run_https(daemon, tls, path):
+    with connect(daemon, tls) as connection:
+        connection.sendall(b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path.encode())
+        return read_all(connection)
+
+
 def tls_files():
     certificate, key = make_certificate("one")
     _, other_key = make_certificate("two")
@@ -287,12 +293,17 @@ def tls_serves():
             check("three requests at once on one connection", received.count(b" 200 ") == 3, received[:300])
             start = time.monotonic()
             connection.sendall(head + b"Content-Length: 1000\r\n\r\nabc")
-            rest = b""
-            try:
-                rest = connection.recv(4000)
-            except OSError:
-                pass
-            check("a stalled upload is cut, with nothing in clear text", rest == b"" and 1 < time.monotonic() - start < 10, rest)
+            rest = read_all(connection)
+            check("a stalled upload gets 408", rest.startswith(b"HTTP/1.1 408 ") and b'"slow_request"' in rest and
+                  time.monotonic() - start > 1, rest)
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            with connect(daemon, context(certificate, version=version)) as connection:
+                connection.sendall(b"POST /v2/models/color/infer HTTP/1.1\r\nHost: x\r\nX-Request-Id: slow-1\r\nContent-Le")
+                rest = read_all(connection)
+                check("stalled headers too, in the form of /v2: " + version.name, rest.startswith(b"HTTP/1.1 408 ") and
+                      b'\r\n\r\n{"error":"The request did not' in rest, rest)
+        check("which is counted", until(lambda: b'hwgqd_requests_total{model="color",code="408"} 1\n' in
+                                        run_https(daemon, tls, "/metrics")))
         with connect(daemon, tls) as connection:
             connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
             answer = b""
