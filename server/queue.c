@@ -20,9 +20,17 @@ struct queue_client {
   struct queue_link link; /* first: in the ring of the queue */
   struct queue_client *chain;
   uint64_t client;
-  size_t places, waiting; /* places: reserved and waiting; the client is in the ring while any wait */
+  size_t places;          /* reserved and waiting */
   struct queue_ring ring; /* its lines, none of them empty */
 };
+
+/* A turn adds to what is left of the one before only where that was too little. */
+static void pass_turn(const struct queue *queue, struct queue_ring *ring) {
+  struct queue_link *link = ring->turn->next;
+  ring->turn = link;
+  link->credit += queue->quantum;
+  if (link->credit > queue->quantum) link->credit = queue->quantum;
+}
 
 /* Behind all others: just before the one whose turn it is. */
 static void ring_add(struct queue_ring *ring, struct queue_link *link) {
@@ -36,14 +44,15 @@ static void ring_add(struct queue_ring *ring, struct queue_link *link) {
   link->next->previous = link;
 }
 
-static void ring_remove(struct queue_ring *ring, struct queue_link *link) {
+static void ring_remove(const struct queue *queue, struct queue_ring *ring, struct queue_link *link) {
   if (link->next == link) {
     ring->turn = NULL;
-    return;
+  } else {
+    if (ring->turn == link) pass_turn(queue, ring);
+    link->previous->next = link->next;
+    link->next->previous = link->previous;
   }
-  if (ring->turn == link) ring->turn = link->next;
-  link->previous->next = link->next;
-  link->next->previous = link->previous;
+  link->next = link->previous = NULL;
 }
 
 static size_t hash(const struct queue *queue, uint64_t client, uint64_t model) {
@@ -62,10 +71,10 @@ static bool condition_init(pthread_cond_t *condition) {
 
 bool queue_init(struct queue *queue, size_t capacity) {
   size_t table = 16;
-  *queue = (struct queue){.capacity = capacity};
+  *queue = (struct queue){.capacity = capacity, .quantum = 1, .epoch = 1};
   while (table < capacity) table *= 2;
   queue->table_mask = table - 1;
-  queue->clients = calloc(capacity, sizeof *queue->clients);
+  queue->clients = calloc(2 * capacity + 1, sizeof *queue->clients);
   queue->lines = calloc(capacity, sizeof *queue->lines);
   queue->client_table = calloc(table, sizeof(struct queue_client *));
   queue->line_table = calloc(table, sizeof(struct queue_line *));
@@ -91,7 +100,7 @@ void queue_destroy(struct queue *queue) {
   free(queue->line_table);
 }
 
-/* The client, or a new one: there are never more than places. */
+/* The client, or a new one: there are never more than places and debtors, and one. */
 static struct queue_client *client_of(struct queue *queue, uint64_t number) {
   struct queue_client **chain = &queue->client_table[hash(queue, number, 0)], *client = *chain;
   while (client && client->client != number) client = client->chain;
@@ -102,18 +111,28 @@ static struct queue_client *client_of(struct queue *queue, uint64_t number) {
   } else {
     client = &queue->clients[queue->clients_made++];
   }
-  *client = (struct queue_client){.client = number, .chain = *chain};
+  *client = (struct queue_client){.client = number, .chain = *chain, .link.credit = queue->quantum};
   *chain = client;
   return client;
 }
 
-static void give_place_back(struct queue *queue, struct queue_client *client) {
-  if (--client->places) return;
+static void drop_client(struct queue *queue, struct queue_client *client) {
   struct queue_client **chain = &queue->client_table[hash(queue, client->client, 0)];
   while (*chain != client) chain = &(*chain)->chain;
   *chain = client->chain;
   client->chain = queue->free_clients;
   queue->free_clients = client;
+}
+
+/* A client without waiting items: it stays in the ring when it owes something, as long as anybody waits for that. */
+static void settle(struct queue *queue, struct queue_client *client, bool was_debtor) {
+  bool debtor = client->link.credit < 0 && queue->depth && (was_debtor || queue->debtors < queue->capacity);
+  if (was_debtor && !debtor) queue->debtors--;
+  if (!was_debtor && debtor) queue->debtors++;
+  if (debtor && !client->link.next) ring_add(&queue->ring, &client->link);
+  if (!debtor && client->link.next) ring_remove(queue, &queue->ring, &client->link);
+  if (!queue->depth) client->link.credit = queue->quantum;
+  if (!debtor && !client->places) drop_client(queue, client);
 }
 
 static struct queue_line *line_of(struct queue *queue, struct queue_client *client, uint64_t model) {
@@ -126,7 +145,7 @@ static struct queue_line *line_of(struct queue *queue, struct queue_client *clie
   } else {
     line = &queue->lines[queue->lines_made++];
   }
-  *line = (struct queue_line){.owner = client, .model = model, .chain = *chain};
+  *line = (struct queue_line){.owner = client, .model = model, .chain = *chain, .link.credit = queue->quantum};
   *chain = line;
   ring_add(&client->ring, &line->link);
   return line;
@@ -134,7 +153,7 @@ static struct queue_line *line_of(struct queue *queue, struct queue_client *clie
 
 static void drop_line(struct queue *queue, struct queue_line *line) {
   struct queue_line **chain = &queue->line_table[hash(queue, line->owner->client, line->model)];
-  ring_remove(&line->owner->ring, &line->link);
+  ring_remove(queue, &line->owner->ring, &line->link);
   while (*chain != line) chain = &(*chain)->chain;
   *chain = line->chain;
   line->chain = queue->free_lines;
@@ -182,7 +201,11 @@ void queue_push(struct queue *queue, struct queue_item *item, uint64_t now, uint
   item->later = *slot;
   if (*slot) (*slot)->earlier = item;
   *slot = item;
-  if (client->waiting++ == 0) ring_add(&queue->ring, &client->link);
+  line->link.waiting++;
+  if (client->link.waiting++ == 0) {
+    if (client->link.next) queue->debtors--;
+    if (!client->link.next) ring_add(&queue->ring, &client->link);
+  }
   queue->reserved--;
   queue->depth++;
   pthread_cond_signal(&queue->filled);
@@ -197,22 +220,50 @@ static void take(struct queue *queue, struct queue_item *item) {
   *(item->next ? &item->next->previous : &line->tail) = item->previous;
   *(item->earlier ? &item->earlier->later : slot_of(queue, item->deadline)) = item->later;
   if (item->later) item->later->earlier = item->earlier;
-  if (!line->head) drop_line(queue, line);
-  if (--client->waiting == 0) ring_remove(&queue->ring, &client->link);
-  give_place_back(queue, client);
-  queue->depth--;
-  if (queue->depth == 0) queue->waited = false;
   item->next = NULL;
+  queue->depth--;
+  client->places--;
+  if (--line->link.waiting == 0) drop_line(queue, line);
+  if (--client->link.waiting == 0) settle(queue, client, false);
+  if (queue->depth) return;
+  queue->waited = false;
+  while (queue->ring.turn) settle(queue, (struct queue_client *)queue->ring.turn, true);
+}
+
+/* Whose turn it is among those with waiting items: it goes round until it comes to one that owes nothing any more. Each debt
+ * is worth QUEUE_MOST_TURNS rounds at most, and on average as many as items were taken for it. */
+static struct queue_link *whose_turn(struct queue *queue, struct queue_ring *ring) {
+  while (!ring->turn->waiting || ring->turn->credit <= 0) {
+    struct queue_link *link = ring->turn;
+    pass_turn(queue, ring);
+    /* only clients are in a ring without waiting items */
+    if (!link->waiting && link->credit >= 0) settle(queue, (struct queue_client *)link, true);
+  }
+  return ring->turn;
+}
+
+static void charge(const struct queue *queue, struct queue_link *link, uint64_t cost) {
+  const int64_t most = QUEUE_MOST_TURNS * queue->quantum;
+  link->credit -= cost < (uint64_t)most ? (int64_t)cost : most;
+  if (link->credit < -most) link->credit = -most;
 }
 
 /* The mutex is held and something waits. */
 static struct queue_item *take_next(struct queue *queue) {
-  struct queue_client *client = (struct queue_client *)queue->ring.turn;
-  struct queue_line *line = (struct queue_line *)client->ring.turn;
+  struct queue_client *client = (struct queue_client *)whose_turn(queue, &queue->ring);
+  struct queue_line *line = (struct queue_line *)whose_turn(queue, &client->ring);
   struct queue_item *item = line->head;
+  const int64_t most = 1000 * (int64_t)CLOCK_SECOND;
+  int64_t cost = item->cost == 0 ? 1 : item->cost < (uint64_t)most ? (int64_t)item->cost : most;
   uint64_t now = clock_now();
-  queue->ring.turn = client->link.next;
-  client->ring.turn = line->link.next;
+  queue->taken_cost += cost;
+  if (++queue->taken >= queue->epoch) {
+    queue->quantum = queue->taken_cost / queue->taken;
+    queue->taken = queue->taken_cost = 0;
+    if (queue->epoch < QUEUE_EPOCH) queue->epoch *= 2;
+  }
+  charge(queue, &client->link, (uint64_t)cost);
+  charge(queue, &line->link, (uint64_t)cost);
   if (queue->waited) {
     uint64_t passed = now - queue->last_pop;
     queue->interval = queue->interval ? queue->interval - queue->interval / SMOOTHING + passed / SMOOTHING : passed;
@@ -278,6 +329,17 @@ bool queue_call(struct queue *queue) {
   }
   pthread_mutex_unlock(&queue->mutex);
   return sleeper;
+}
+
+void queue_charge(struct queue *queue, const struct queue_item *item, uint64_t more) {
+  pthread_mutex_lock(&queue->mutex);
+  if (queue->depth) {
+    struct queue_client *client = client_of(queue, item->client);
+    bool was_debtor = client->link.next && !client->link.waiting;
+    charge(queue, &client->link, more);
+    if (!client->link.waiting) settle(queue, client, was_debtor);
+  }
+  pthread_mutex_unlock(&queue->mutex);
 }
 
 struct queue_item *queue_expire(struct queue *queue, uint64_t now) {

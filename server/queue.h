@@ -1,7 +1,9 @@
 /* A bounded queue of requests that wait for a worker, and where workers wait for them, shared fairly: clients take turns, and
  * within a client the networks it asks for take turns, so that neither a client nor a network with many requests makes the
- * others wait behind all of them. Within one client and network the order is that of arrival. Every operation takes constant
- * time, except that queue_expire looks at what comes due.
+ * others wait behind all of them. A turn is an amount of work, the cost of a mean request (deficit round robin: M. Shreedhar
+ * and G. Varghese, 1995): who asks for more at once waits for as many turns as that is worth, also when nothing else of his
+ * waits meanwhile, as long as others wait. Within one client and network the order is that of arrival. Every operation takes
+ * constant time on average, except that queue_expire looks at what comes due.
  *
  * A place is reserved first and filled later: the connection is suspended in between, which must not happen for a request that
  * the queue then refuses. */
@@ -17,6 +19,8 @@
 enum {
   QUEUE_SHARE = 4, /* a client may have this many times as many places as are free, so one alone gets at most 4/5 of all */
   QUEUE_SLOTS = 256,
+  QUEUE_MOST_TURNS = 256, /* that one can owe */
+  QUEUE_EPOCH = 64,       /* were the turns to follow each item, who comes after large ones would have longer turns */
 };
 
 struct queue_client;
@@ -28,15 +32,18 @@ struct queue_item {
   uint64_t pushed;        /* clock_now() */
   uint64_t deadline;      /* clock_now() after which nobody waits for it any more */
   uint64_t client, model; /* who asks and for which network, as numbers: set before queue_reserve */
+  uint64_t cost;          /* nanoseconds of work that it is expected to be: likewise; 0 counts as 1 */
   /* the queue's own */
   struct queue_item *previous, *later, *earlier; /* in its line; among those that come due in the same slot */
   struct queue_client *owner;
   struct queue_line *line;
 };
 
-/* A circle of clients, or of the lines of one client: whose turn it is next. */
+/* A circle of clients, or of the lines of one client: whose turn it is. */
 struct queue_link {
-  struct queue_link *next, *previous;
+  struct queue_link *next, *previous; /* NULL: not in it */
+  size_t waiting;                     /* items; 0: only here to pay */
+  int64_t credit;                     /* nanoseconds of its turn that are left; below zero: it owes them */
 };
 struct queue_ring {
   struct queue_link *turn; /* NULL: empty */
@@ -50,8 +57,12 @@ struct queue {
   atomic_int idle;           /* threads that sleep in queue_wait and that queue_call has not called */
   int called;                /* those that it has, until they notice */
   bool closed;
-  struct queue_ring ring;             /* clients that have waiting items */
-  struct queue_client *clients;       /* [capacity], those in use are found by `client_table` */
+  int64_t quantum;                    /* nanoseconds of a turn: mean cost of the last `epoch` items */
+  int64_t taken_cost, taken;          /* of those since then */
+  int64_t epoch;                      /* 1 at first, and twice as many each time up to QUEUE_EPOCH */
+  size_t debtors;                     /* clients in the ring without waiting items, at most `capacity` */
+  struct queue_ring ring;             /* clients that have waiting items, and debtors while anything waits */
+  struct queue_client *clients;       /* [2 * capacity + 1], those in use are found by `client_table` */
   struct queue_line *lines;           /* [capacity], those in use are found by `line_table` */
   struct queue_client **client_table; /* [table_mask + 1] heads of chains */
   struct queue_line **line_table;
@@ -80,6 +91,8 @@ enum queue_event queue_wait(struct queue *queue, uint64_t idle_at, bool (*other_
                             struct queue_item **item);
 /* Calls one thread that sleeps in queue_wait. Returns false, at next to no cost, when there is none. */
 bool queue_call(struct queue *queue);
+/* When an item that was taken has turned out to be `more` nanoseconds of work above its cost. */
+void queue_charge(struct queue *queue, const struct queue_item *item, uint64_t more);
 /* Takes the items out whose deadline has passed, as a list. */
 struct queue_item *queue_expire(struct queue *queue, uint64_t now);
 void queue_close(struct queue *queue);

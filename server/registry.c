@@ -118,6 +118,7 @@ static bool in_order(const struct registry *registry, const struct entry *entry)
 static void number(struct entry *entry, struct served_model *model, int version) {
   const char *digest = model->classifier->model->digest;
   model->stats = entry->stats;
+  stats_expect(entry->stats, model->first_ns);
   model->numbered = version != 0;
   if (version) {
     entry->version = version;

@@ -18,6 +18,7 @@ struct served_model {
   bool numbered; /* the version is the file's own */
   struct classifier *classifier;
   uint64_t *stage_ns;  /* of each stage of the plan: one image on one core, the shortest of a few runs at load */
+  uint64_t first_ns;   /* their sum */
   struct stats *stats; /* of the name: lives as long as the registry, so counts survive a reload */
   atomic_int references;
   struct served_model *next_old; /* the registry's own */

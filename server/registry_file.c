@@ -63,6 +63,7 @@ static enum hwgq_status open_model(const struct wanted *wanted, const char *cpu,
   if (status) return status;
   status = warm_up(model->classifier, error);
   if (!status) status = measure_stages(model->classifier, &model->stage_ns, error);
+  for (int s = 0; !status && s < hwgq_plan_stage_count(model->classifier->plan); s++) model->first_ns += model->stage_ns[s];
   /* The plan has its own copy of the weights; the description is kept for GET /v1/models/{name}. */
   hwgq_network_release_parameters(model->classifier->model->network);
   return status;

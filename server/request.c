@@ -296,6 +296,8 @@ enum MHD_Result request_complete(struct request *request) {
     return request_send(request);
   }
   request->item.model = (uint64_t)(uintptr_t)request->model->stats; /* one for each name, whatever the version */
+  /* How many images a request of /v2 has is not known yet: the worker corrects it. */
+  request->item.cost = stats_image_ns(request->model->stats) * (uint64_t)(request->image_count ? request->image_count : 1);
   if (!queue_reserve(&server->queue, &request->item)) {
     reply_error(&request->reply, 503, "queue_full", request->id,
                 "%zu requests are waiting already, and the queue has room for %lld, of which one client gets at most four "

@@ -3,6 +3,7 @@
 #include "server/clock.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +38,7 @@ struct stats {
   uint64_t bounds[STATS_STAGES][STATS_BOUNDS];
   struct stats_sum success, failure;
   uint64_t last;
+  _Atomic uint64_t image_ns; /* changes under the mutex, is read without it */
   struct slot fine[FINE_SLOTS], coarse[COARSE_SLOTS];
 };
 
@@ -62,6 +64,26 @@ void stats_destroy(struct stats *stats) {
 
 uint64_t stats_bytes(void) {
   return sizeof(struct stats);
+}
+
+uint64_t stats_image_ns(const struct stats *stats) {
+  return atomic_load_explicit(&stats->image_ns, memory_order_relaxed);
+}
+
+void stats_expect(struct stats *stats, uint64_t image_ns) {
+  pthread_mutex_lock(&stats->mutex);
+  if (!stats_image_ns(stats)) atomic_store_explicit(&stats->image_ns, image_ns, memory_order_relaxed);
+  pthread_mutex_unlock(&stats->mutex);
+}
+
+/* The images of one request count as one: their mean. */
+static void average(struct stats *stats, const struct stats_image *images, int count) {
+  enum { SMOOTHING = 16 };
+  uint64_t before = stats_image_ns(stats), sum = 0;
+  for (int i = 0; i < count; i++) sum += images[i].decode_ns + images[i].preprocess_ns + images[i].inference_ns;
+  if (count == 0) return;
+  uint64_t mean = sum / (uint64_t)count;
+  atomic_store_explicit(&stats->image_ns, before ? before - before / SMOOTHING + mean / SMOOTHING : mean, memory_order_relaxed);
 }
 
 static uint64_t seconds_of(int window_seconds) {
@@ -151,6 +173,7 @@ void stats_record(struct stats *stats, const struct stats_request *request, cons
   pthread_mutex_lock(&stats->mutex);
   struct slot *const slots[2] = {current_slot(stats->fine, FINE_SLOTS, STATS_FINE_SECONDS, now),
                                  current_slot(stats->coarse, COARSE_SLOTS, STATS_COARSE_SECONDS, now)};
+  average(stats, images, image_count);
   count_code(stats, request->code);
   count_outcome(stats, request, image_count, now);
   count_request(&stats->counts, request->code, images, image_count);

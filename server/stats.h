@@ -66,6 +66,11 @@ struct stats;
 struct stats *stats_create(void); /* NULL: no memory */
 void stats_destroy(struct stats *stats);
 uint64_t stats_bytes(void); /* of one struct stats */
+/* Nanoseconds of work (all stages but waiting) that an image takes: the mean of the last 16 or so; 0: there was none. Waits for
+ * nobody. */
+uint64_t stats_image_ns(const struct stats *stats);
+/* What to think of it until there was one. */
+void stats_expect(struct stats *stats, uint64_t image_ns);
 /* Adds one request and its `image_count` classified images at once, so that a reader sees all of it or nothing. `now`:
  * clock_now(). */
 void stats_record(struct stats *stats, const struct stats_request *request, const struct stats_image *images, int image_count,

@@ -61,6 +61,16 @@ static void help(struct worker_pool *pool) {
 /* ---- requests --------------------------------------------------------------------------------------------------------------
  */
 
+/* What a request took is known now: who gave it waits accordingly. */
+static void charge(struct queue *queue, const struct request *request) {
+  uint64_t spent = 0;
+  for (int i = 0; i < request->timing_count; i++) {
+    const struct stats_image *image = &request->timings[i];
+    spent += image->decode_ns + image->preprocess_ns + image->inference_ns;
+  }
+  if (spent > 2 * request->item.cost) queue_charge(queue, &request->item, spent - request->item.cost);
+}
+
 static void serve(struct worker *worker, struct queue_item *item) {
   struct server *server = worker->pool->server;
   struct request *request = (struct request *)item;
@@ -76,6 +86,7 @@ static void serve(struct worker *worker, struct queue_item *item) {
     atomic_fetch_add(&server->busy, 1);
     request->route->work->run(request, worker->scratch);
     atomic_fetch_sub(&server->busy, 1);
+    charge(&server->queue, request);
   }
   request_drop_body(request);
   request_resume(request);

@@ -102,6 +102,105 @@ START_TEST(clients_and_networks_take_turns) {
 }
 END_TEST
 
+static void put_work(struct queue *queue, uint64_t client, uint64_t model, uint64_t cost) {
+  struct queue_item *made = make_item(client, model);
+  made->cost = cost;
+  ck_assert(queue_reserve(queue, made));
+  queue_push(queue, made, 0, UINT64_MAX);
+}
+
+/* Clients with always something waiting get the same amount of work, whatever their requests cost. */
+START_TEST(turns_are_of_work) {
+  enum { CLIENTS = 5, POPS = 20000, LARGEST = 64000 };
+  const uint64_t costs[CLIENTS] = {64000, 1000, 20000, 1000, 7000};
+  uint64_t work[CLIENTS] = {0};
+  struct queue queue;
+  ck_assert(queue_init(&queue, 100));
+  for (uint64_t i = 0; i < CLIENTS; i++) {
+    for (int k = 0; k < 3; k++) put_work(&queue, i, 0, costs[i]);
+  }
+  for (int i = 0; i < POPS; i++) {
+    struct queue_item *taken = pop(&queue);
+    work[taken->client] += taken->cost;
+    put_work(&queue, taken->client, 0, costs[taken->client]);
+    free(taken);
+    for (int k = 1; k < CLIENTS; k++) {
+      uint64_t more = work[k] > work[0] ? work[k] - work[0] : work[0] - work[k];
+      ck_assert_msg(more <= 4 * LARGEST, "after %d: %d has %llu, 0 has %llu", i, k, (unsigned long long)work[k],
+                    (unsigned long long)work[0]);
+    }
+  }
+  ck_assert_uint_gt(work[0], 100 * LARGEST);
+  queue_close(&queue);
+  for (struct queue_item *rest; (rest = pop(&queue));) free(rest);
+  queue_destroy(&queue);
+}
+END_TEST
+
+/* So do the networks that one client asks for. */
+START_TEST(networks_share_the_work_of_a_client) {
+  uint64_t work[2] = {0};
+  struct queue queue;
+  ck_assert(queue_init(&queue, 100));
+  for (int i = 0; i < 5; i++) {
+    put_work(&queue, 1, 0, 30000);
+    put_work(&queue, 1, 1, 1000);
+  }
+  for (int i = 0; i < 5000; i++) {
+    struct queue_item *taken = pop(&queue);
+    work[taken->model] += taken->cost;
+    put_work(&queue, 1, taken->model, taken->cost);
+    free(taken);
+    ck_assert_uint_le(work[0] > work[1] ? work[0] - work[1] : work[1] - work[0], 120000);
+  }
+  queue_close(&queue);
+  for (struct queue_item *rest; (rest = pop(&queue));) free(rest);
+  queue_destroy(&queue);
+}
+END_TEST
+
+/* One large request at a time, and nothing waiting while it runs, pays as well; what turned out larger does, too. Nobody owes
+ * anything once nobody waits. */
+START_TEST(who_had_much_waits) {
+  struct queue queue;
+  for (int late = 0; late < 2; late++) {
+    uint64_t work[2] = {0}, cost = late ? 1000 : 20000;
+    ck_assert(queue_init(&queue, 100));
+    put_work(&queue, 0, 0, cost);
+    for (int i = 0; i < 5; i++) put_work(&queue, 1, 0, 1000);
+    for (int i = 0; i < 5000; i++) {
+      struct queue_item *taken = pop(&queue);
+      uint64_t client = taken->client;
+      if (client == 0 && late) queue_charge(&queue, taken, 19000);
+      work[client] += client ? 1000 : 20000;
+      free(taken);
+      put_work(&queue, client, 0, client ? 1000 : cost); /* the next one comes when this one has been served */
+      ck_assert_uint_le(work[0] > work[1] ? work[0] - work[1] : work[1] - work[0], 80000);
+    }
+    queue_close(&queue);
+    for (struct queue_item *rest; (rest = pop(&queue));) free(rest);
+    ck_assert_uint_eq(queue.debtors, 0);
+    ck_assert_ptr_null(queue.ring.turn);
+    queue_destroy(&queue);
+  }
+  ck_assert(queue_init(&queue, 100));
+  put_work(&queue, 1, 0, 1000);
+  put_work(&queue, 0, 0, 60000);
+  put_work(&queue, 1, 0, 1000);
+  free(pop(&queue));
+  free(pop(&queue));
+  ck_assert_uint_eq(queue.debtors, 1); /* the last one waits, and goes before whatever the debtor sends */
+  put_work(&queue, 0, 0, 1000);
+  struct queue_item *last = pop(&queue);
+  ck_assert_uint_eq(last->client, 1);
+  free(last);
+  free(pop(&queue));
+  ck_assert_uint_eq(queue.debtors, 0);
+  ck_assert_ptr_null(queue.ring.turn);
+  queue_destroy(&queue);
+}
+END_TEST
+
 START_TEST(one_client_cannot_take_all_places) {
   struct queue queue;
   struct queue_item *refused = make_item(1, 0), *other = make_item(2, 0);
@@ -137,6 +236,7 @@ START_TEST(nothing_gets_lost_or_mixed_up) {
     now += (uint64_t)(rand() % 1000) * 1000;
     if (what < 11) {
       struct queue_item *made = make_item((uint64_t)(rand() % CLIENTS), (uint64_t)(rand() % MODELS));
+      made->cost = rand() % 50 ? (uint64_t)(rand() % 1000) * 1000 : UINT64_MAX >> rand() % 64;
       bool room = queue_reserve(&queue, made);
       ck_assert_int_eq(room, waiting[made->client] < QUEUE_SHARE * (CAPACITY - all));
       if (room) {
@@ -152,6 +252,7 @@ START_TEST(nothing_gets_lost_or_mixed_up) {
       ck_assert_ptr_null(taken->next);
       waiting[taken->client]--;
       all--;
+      if (rand() % 4 == 0) queue_charge(&queue, taken, (uint64_t)(rand() % 5000) * 1000);
       free(taken);
     } else {
       struct queue_item *expired = queue_expire(&queue, now);
@@ -307,6 +408,9 @@ int main(void) {
   tcase_add_test(tests, it_is_bounded_and_in_order);
   tcase_add_test(tests, what_waited_too_long_leaves_it);
   tcase_add_test(tests, clients_and_networks_take_turns);
+  tcase_add_test(tests, turns_are_of_work);
+  tcase_add_test(tests, networks_share_the_work_of_a_client);
+  tcase_add_test(tests, who_had_much_waits);
   tcase_add_test(tests, one_client_cannot_take_all_places);
   tcase_add_test(tests, nothing_gets_lost_or_mixed_up);
   tcase_add_test(tests, it_tells_how_long_it_takes);
