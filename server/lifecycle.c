@@ -112,7 +112,7 @@ static uint64_t form_bytes(const struct config *config) {
  *   models       parameters, plans and statistics
  *   reload       the same again: old and new networks are there together until the last request on an old one ends; and
  *                the scratch of the image that a new network begins with
- *   workers      each: scratch, a small decode, and the reply while it is written (twice: text grows by copying)
+ *   workers      each: scratch, a small decode, and the reply while it is written (three times: its parts by image, and text grows by copying)
  *   decoding     what larger decodes share: max_decode_bytes
  *   bodies       request bodies, and replies of more than REQUEST_SMALL_REPLY until they are sent: max_buffered_bytes
  *   connections  each: libmicrohttpd's buffers, one request with its timings, a small reply; and the forms that can wait at
@@ -127,7 +127,7 @@ static void log_memory(const struct server *server) {
     uint64_t scratch = classify_scratch_bytes(models[i]->classifier, worker_helpers(config, server->workers));
     model_bytes += classifier_bytes(models[i]->classifier) + stats_bytes();
     if (scratch > scratch_bytes) scratch_bytes = scratch;
-    uint64_t reply = 2 * images * prediction_bytes(models[i]->classifier->model);
+    uint64_t reply = 3 * images * prediction_bytes(models[i]->classifier->model);
     if (reply > reply_bytes) reply_bytes = reply;
     registry_release(models[i]);
   }

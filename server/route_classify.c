@@ -204,8 +204,7 @@ static struct problem problem_of(enum hwgq_status status) {
   }
 }
 
-static void write_result(struct request *request, const struct classify_result *result) {
-  struct text *text = &request->reply.body;
+static void write_result(const struct request *request, const struct classify_result *result, struct text *text) {
   text_puts(text, "\"predictions\":");
   classify_write_predictions(request->model->classifier->model, result->scores, request->top_k, text);
   text_puts(text, ",\"image\":");
@@ -218,70 +217,160 @@ static void write_problem(struct text *text, enum hwgq_status status, const stru
   text_puts(text, "}");
 }
 
-/* What is left of the bounds that the images of one request share. */
-struct allowance {
-  uint64_t pixels, ns;
+/* One image's part of the reply, until all are there. */
+struct part {
+  struct text text;
+  bool good; /* classified: has its timings */
+  bool late; /* has more pixels than its share: runs after the others, with what they have left */
 };
 
-/* One image; its pixels, as its header states them, and the time it took are taken off *left. */
-static enum hwgq_status classify_one(const struct request *request, int index, struct classify_scratch *scratch,
-                                     struct allowance *left, struct classify_result *result, struct hwgq_error *error) {
+/* What the images of one request share. The bound on their pixels is kept without regard to which worker comes first: each has
+ * the same share of it, and those that need more get their turn, in order, when it is known what the others left. */
+struct job {
+  struct request *request;
+  struct part *parts;         /* of the images */
+  uint64_t share;             /* pixels */
+  _Atomic uint64_t pixels;    /* that images had which were not late */
+  bool gone;                  /* the client has closed its connection */
+  _Atomic uint64_t decode_ns; /* taken of max_decode_ms; images that run at once see what was taken before them */
+};
+
+static uint64_t pixels_of(const struct classify_result *result) {
+  return (uint64_t)result->image.width * (uint64_t)result->image.height;
+}
+
+/* Image `index`, of at most so many pixels. */
+static enum hwgq_status classify_one(struct job *job, int index, uint64_t pixels, struct classify_scratch *scratch,
+                                     struct classify_result *result, struct hwgq_error *error) {
+  const struct request *request = job->request;
   const struct request_image *image = &request->images[index];
   const struct config *config = request->server->config;
-  const struct image_limits limits = {.max_pixels = left->pixels,
+  uint64_t all = (uint64_t)config->max_decode_ms * CLOCK_MS, taken = atomic_load(&job->decode_ns);
+  const struct image_limits limits = {.max_pixels = pixels,
                                       .max_scans = (int)config->max_scans,
-                                      .deadline_ns = clock_now() + left->ns,
+                                      .deadline_ns = clock_now() + (taken < all ? all - taken : 0),
                                       .budget = &request->server->decoding};
   enum hwgq_status status =
       classify_bytes(request->model->classifier, scratch, image->bytes, image->length, &limits, result, error);
-  uint64_t pixels = (uint64_t)result->image.width * (uint64_t)result->image.height;
-  uint64_t ns = result->decode_ns + result->preprocess_ns;
-  if (pixels > left->pixels && left->pixels < (uint64_t)config->max_pixels) {
-    hwgq_fail(error, status, "the images of this request have more than %llu pixels together: send this one by itself",
-              (unsigned long long)config->max_pixels);
-  }
-  if (pixels <= left->pixels) left->pixels -= pixels;
-  left->ns -= ns < left->ns ? ns : left->ns;
+  atomic_fetch_add(&job->decode_ns, result->decode_ns + result->preprocess_ns);
   return status;
 }
 
-static void run(struct request *request, struct classify_scratch *scratch) {
-  const struct served_model *model = request->model;
-  struct text *text = &request->reply.body;
-  struct allowance left = {(uint64_t)request->server->config->max_pixels,
-                           (uint64_t)request->server->config->max_decode_ms * 1000000u};
-  text_puts(text, "{\"request_id\":");
-  text_json_string(text, request->id);
-  text_printf(text, ",\"model\":\"%s\",\"version\":\"%d\",%s", model->name, model->version,
-              request->several ? "\"results\":[" : "");
-  for (int i = 0; i < request->image_count; i++) {
+static void keep(struct job *job, int index, enum hwgq_status status, const struct classify_result *result,
+                 const struct hwgq_error *error, bool helper) {
+  struct part *part = &job->parts[index];
+  part->good = !status;
+  if (status) {
+    write_problem(&part->text, status, error);
+    return;
+  }
+  write_result(job->request, result, &part->text);
+  job->request->timings[index] = (struct stats_image){.decode_ns = result->decode_ns,
+                                                      .preprocess_ns = result->preprocess_ns,
+                                                      .inference_ns = result->inference_ns,
+                                                      .shared = helper || result->helpers > 0};
+}
+
+/* By any worker. */
+static bool run_part(void *context, int index, struct classify_scratch *scratch, bool helper) {
+  struct job *job = context;
+  struct classify_result result;
+  struct hwgq_error error = {{0}};
+  enum hwgq_status status = classify_one(job, index, job->share, scratch, &result, &error);
+  if (status == HWGQ_ERROR_LIMIT && pixels_of(&result) > job->share) {
+    job->parts[index].late = true;
+  } else {
+    atomic_fetch_add(&job->pixels, pixels_of(&result) <= job->share ? pixels_of(&result) : 0);
+    keep(job, index, status, &result, &error, helper);
+  }
+  return true;
+}
+
+static bool nobody_waits(void *context) {
+  struct job *job = context;
+  job->gone = request_abandoned(job->request);
+  return job->gone;
+}
+
+static void run_late(struct job *job, struct classify_scratch *scratch) {
+  const uint64_t all = (uint64_t)job->request->server->config->max_pixels;
+  uint64_t left = all - atomic_load(&job->pixels);
+  for (int i = 0; i < job->request->image_count; i++) {
     struct classify_result result;
     struct hwgq_error error = {{0}};
-    if (i && request_abandoned(request)) {
-      request->gone = true;
-      return;
+    if (!job->parts[i].late) continue;
+    if (nobody_waits(job)) return;
+    enum hwgq_status status = classify_one(job, i, left, scratch, &result, &error);
+    uint64_t pixels = pixels_of(&result);
+    if (pixels > left && pixels <= all) {
+      hwgq_fail(&error, status, "the images of this request have more than %llu pixels together: send this one by itself",
+                (unsigned long long)all);
     }
-    enum hwgq_status status = classify_one(request, i, scratch, &left, &result, &error);
-    if (!status) {
-      request->timings[request->timing_count++] = (struct stats_image){.decode_ns = result.decode_ns,
-                                                                       .preprocess_ns = result.preprocess_ns,
-                                                                       .inference_ns = result.inference_ns,
-                                                                       .shared = result.helpers > 0};
-    } else if (!request->several) {
-      struct problem problem = problem_of(status);
-      reply_error(&request->reply, problem.status, problem.code, request->id, "%s", error.message);
-      if (problem.status == 503) request->reply.retry_after = 1;
-      return;
-    }
-    if (request->several) text_puts(text, i ? ",{" : "{");
-    if (status) {
-      write_problem(text, status, &error);
-    } else {
-      write_result(request, &result);
-    }
-    if (request->several) text_puts(text, "}");
+    if (pixels <= left) left -= pixels;
+    keep(job, i, status, &result, &error, false);
   }
-  if (request->several) text_puts(text, "]");
+}
+
+/* The parts in order, and the timings of what was classified without gaps. */
+static void join(struct job *job) {
+  struct request *request = job->request;
+  struct text *text = &request->reply.body;
+  for (int i = 0; i < request->image_count; i++) {
+    struct part *part = &job->parts[i];
+    text_puts(text, i ? ",{" : "{");
+    text_append(text, part->text.data ? part->text.data : "", part->text.length);
+    text_puts(text, "}");
+    text->failed |= part->text.failed;
+    text_release(&part->text);
+    if (part->good) request->timings[request->timing_count++] = request->timings[i];
+  }
+  text_puts(text, "]");
+}
+
+static void run_several(struct request *request, struct classify_scratch *scratch) {
+  const uint64_t all = (uint64_t)request->server->config->max_pixels;
+  struct job job = {.request = request, .share = all / (uint64_t)request->image_count};
+  struct spread spread = {.run = run_part, .leave = nobody_waits, .context = &job, .count = request->image_count};
+  job.parts = calloc((size_t)request->image_count, sizeof *job.parts);
+  if (!job.parts) {
+    route_no_memory(request);
+    return;
+  }
+  spread_images(&request->server->spread, &spread, scratch);
+  if (!job.gone) run_late(&job, scratch);
+  request->gone = job.gone;
+  if (!job.gone) join(&job);
+  for (int i = 0; i < request->image_count; i++) text_release(&job.parts[i].text);
+  free(job.parts);
+}
+
+static void run_one(struct request *request, struct classify_scratch *scratch) {
+  struct job job = {.request = request};
+  struct classify_result result;
+  struct hwgq_error error = {{0}};
+  enum hwgq_status status = classify_one(&job, 0, (uint64_t)request->server->config->max_pixels, scratch, &result, &error);
+  if (status) {
+    struct problem problem = problem_of(status);
+    reply_error(&request->reply, problem.status, problem.code, request->id, "%s", error.message);
+    if (problem.status == 503) request->reply.retry_after = 1;
+    return;
+  }
+  request->timings[request->timing_count++] = (struct stats_image){.decode_ns = result.decode_ns,
+                                                                   .preprocess_ns = result.preprocess_ns,
+                                                                   .inference_ns = result.inference_ns,
+                                                                   .shared = result.helpers > 0};
+  write_result(request, &result, &request->reply.body);
+}
+
+static void run(struct request *request, struct classify_scratch *scratch) {
+  struct text *text = &request->reply.body;
+  text_puts(text, "{\"request_id\":");
+  text_json_string(text, request->id);
+  text_printf(text, ",\"model\":\"%s\",\"version\":\"%d\",%s", request->model->name, request->model->version,
+              request->several ? "\"results\":[" : "");
+  if (request->several) run_several(request, scratch);
+  if (!request->several) run_one(request, scratch);
+  if (request->reply.status || request->gone) return;
   request->reply.status = 200;
   request->reply.content_type = REPLY_JSON;
 }

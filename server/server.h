@@ -11,6 +11,7 @@
 #include "server/queue.h"
 #include "server/registry.h"
 #include "server/sandbox.h"
+#include "server/spread.h"
 #include "server/stats.h"
 #include "server/watchdog.h"
 
@@ -31,6 +32,7 @@ struct server {
   struct sandbox sandbox;
   struct registry *registry;
   struct queue queue;
+  struct spread_board spread; /* worker.c's */
   struct auth *auth;
   struct limits *limits;
   struct tls *tls; /* NULL: plain HTTP */

@@ -45,14 +45,18 @@ static bool request_waits(void *context) {
 
 static bool can_help(void *context) {
   struct worker_pool *pool = context;
+  if (spread_open(&pool->server->spread)) return true;
   for (int i = 0; i < pool->size; i++) {
     if (pool->workers[i].team && hwgq_team_open(pool->workers[i].team)) return true;
   }
   return false;
 }
 
-static void help(struct worker_pool *pool) {
+/* A whole image is worth more than a part of one. */
+static void help(const struct worker *worker) {
+  struct worker_pool *pool = worker->pool;
   struct queue *queue = &pool->server->queue;
+  spread_help(&pool->server->spread, worker->scratch);
   for (int i = 0; i < pool->size; i++) {
     if (pool->workers[i].team) hwgq_team_help(pool->workers[i].team, request_waits, queue);
   }
@@ -108,7 +112,7 @@ static void *work(void *argument) {
       idle_at = clock_now() + SETTLE_US * (CLOCK_MS / 1000);
       break;
     case QUEUE_CALL:
-      help(pool);
+      help(worker);
       idle_at = 0;
       break;
     case QUEUE_CLOSED:
@@ -138,6 +142,10 @@ enum hwgq_status worker_pool_start(struct server *server, struct worker_pool **p
   enum hwgq_status status = HWGQ_OK;
   if (!made) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for %d workers", count);
   made->server = server;
+  if (!spread_board_init(&server->spread, helpers > 0 ? &server->queue : NULL)) {
+    free(made);
+    return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the workers");
+  }
   /* All teams are there before any thread looks at them. */
   while (!status && made->size < count) status = prepare(made, helpers, error);
   while (!status && made->count < count) {
@@ -164,5 +172,6 @@ void worker_pool_stop(struct worker_pool *pool) {
     classify_scratch_destroy(pool->workers[i].scratch);
     hwgq_team_destroy(pool->workers[i].team);
   }
+  spread_board_destroy(&pool->server->spread);
   free(pool);
 }

@@ -1,5 +1,6 @@
 """Classification from outside: replies, ways to send images, the same bits everywhere.
 suite_classify.py BUILD_DIR FIXTURES (see run.sh). Every group of checks has a daemon of its own."""
+import json
 import os
 import re
 
@@ -88,6 +89,67 @@ def idle_workers():
               sample(daemon, 'hwgqd_shared_images_total{model="slow"}') == stats["shared_images"] <= stats["images"], stats)
 
 
+def outcome(result):
+    return result.get("predictions") or result["error"]["code"]
+
+
+def several_on_idle_workers():
+    """The images of one request run on all idle workers: in order, each with its own result or error, the same bits; others come in
+    between."""
+    bodies = IMAGES + [b"no image", JPEG[:150], b"", read("tests/images/rgb.png"), read("tests/images/lossy.webp")]
+    models = ("--models", "slow=" + fixture("slow.hwgq"), "--max-images", "4000", "--request-timeout-ms", "120000")
+    with Daemon(BUILD, FOLDER, *models, "--workers", "3", "--queue-deadline-ms", "120000") as daemon:
+        expected = [outcome(daemon.post("/classify", body).json) if body else "unsupported_image" for body in bodies]
+        images = sum(isinstance(e, list) for e in expected)
+        before = daemon.get("/stats").json["models"]["slow"]
+
+        def one(i):
+            chosen = [(i * 7 + k * (1 + i % 3)) % len(bodies) for k in range(40)]
+            body, content_type = form([("image", bodies[k]) for k in chosen])
+            results = daemon.post("/classify", body, content_type).json["results"]
+            return [outcome(r) for r in results] == [expected[k] for k in chosen] and sum(isinstance(expected[k], list) for k in chosen)
+        alone = [one(i) for i in range(3)]
+        at_once = in_threads(6, one)
+        check("several images, in order", all(type(a) is int and a > 0 for a in alone + at_once), (alone, at_once))
+        stats = daemon.get("/stats").json["models"]["slow"]
+        check("each image is counted once", stats["images"] - before["images"] == sum(alone) + sum(at_once), (stats, images))
+        check("idle workers take whole images", until(
+            lambda: one(0) and daemon.get("/stats").json["models"]["slow"]["shared_images"] > before["shared_images"] + 5, 60), stats)
+        body, content_type = slow_form(daemon, 3)
+        ended = threading.Event()
+
+        def large():
+            reply = daemon.post("/classify?top_k=1", body, content_type)
+            ended.set()
+            return reply.status
+        threads = [threading.Thread(target=large)]
+        threads[0].start()
+        check("the large one runs", until(lambda: sample(daemon, "hwgqd_workers_busy") >= 1, 60))
+        others = 0
+        while not ended.is_set() and others < 10:
+            others += daemon.post("/classify", JPEG).status == 200
+        check("others do not wait for all of its images", others >= 3, others)
+        threads[0].join()
+    check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
+    # three large ones against a bound on the pixels of all together, which has room for two
+    large, small = read("tests/images/large.jpg"), IMAGES[1]
+    chosen = [small, large, small, large, small, large, small, small]
+    body, content_type = form([("image", image) for image in chosen])
+    seen = set()
+    for workers in ("1", "4"):
+        with Daemon(BUILD, FOLDER, *ONLY_COLOR, "--workers", workers) as daemon:
+            sizes = [daemon.post("/classify", image).json["image"] for image in (large, small)]
+            pixels = [size["width"] * size["height"] for size in sizes]
+        with Daemon(BUILD, FOLDER, *ONLY_COLOR, "--workers", workers, "--max-pixels", str(2 * pixels[0] + 5 * pixels[1])) as daemon:
+            for _ in range(20):
+                results = daemon.post("/classify", body, content_type).json["results"]
+                seen.add(json.dumps([outcome(r) for r in results]))
+        check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
+    codes = [r if isinstance(r, str) else "fine" for r in json.loads(next(iter(seen)))]
+    check("the bound on pixels is of all of them, and does not depend on workers", len(seen) == 1 and
+          codes == ["fine"] * 5 + ["image_too_large"] + ["fine"] * 2, (len(seen), codes))
+
+
 def curl():
     """The lines that the documentation shows."""
     image = fixture("image-0.jpg")
@@ -139,4 +201,4 @@ def images_in_the_repository():
             check("image " + name, reply.status == (200 if good else 422), reply.body)
 
 
-main(classification, idle_workers, curl, same_as_the_tool, images_in_the_repository)
+main(classification, idle_workers, several_on_idle_workers, curl, same_as_the_tool, images_in_the_repository)
