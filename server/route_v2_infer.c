@@ -55,7 +55,14 @@ struct job {
   struct classify_scratch *scratch;
   float *scores; /* batch rows */
   float *values; /* FP32: one input */
-  uint64_t pixels_left;
+  /* Images that several workers run at once */
+  struct request *request;
+  _Atomic uint64_t pixels, decode_ns; /* that they took of max_pixels and max_decode_ms */
+  bool gone;                          /* the client has closed its connection */
+  pthread_mutex_t mutex;              /* for what follows: the failure of the first image that has one */
+  int failed;                         /* its index; batch: none */
+  enum hwgq_status status;
+  struct hwgq_error error;
 };
 
 /* What depends on network and configuration. */
@@ -93,21 +100,116 @@ static enum hwgq_status allocate(struct request *request, struct job *job, struc
   return good ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_MEMORY, "the server has no memory for this request: try again later");
 }
 
-static enum hwgq_status classify_file(const struct request *request, struct job *job, struct classify_result *result,
-                                      struct hwgq_error *error) {
-  const struct image_limits standard = IMAGE_LIMITS_DEFAULT;
-  const struct image_limits limits = {.max_pixels = job->pixels_left, .max_scans = standard.max_scans};
-  uint8_t *bytes;
-  size_t length;
-  enum hwgq_status status = v2_read_bytes(&job->reader, &bytes, &length, error);
-  if (status) return status;
-  status = classify_bytes(request->model->classifier, job->scratch, bytes, length, &limits, result, error);
-  /* A damaged image is no damaged request. */
-  if (status == HWGQ_ERROR_FORMAT) status = HWGQ_ERROR_INVALID;
-  uint64_t pixels = (uint64_t)result->image.width * (uint64_t)result->image.height;
-  job->pixels_left -= pixels < job->pixels_left ? pixels : job->pixels_left;
-  return status;
+static void keep(struct job *job, int index, const struct classify_result *result, bool helper) {
+  size_t classes = (size_t)job->request->model->classifier->class_count;
+  memcpy(job->scores + (size_t)index * classes, result->scores, classes * sizeof *job->scores);
+  job->request->timings[index] = (struct stats_image){.decode_ns = result->decode_ns,
+                                                      .preprocess_ns = result->preprocess_ns,
+                                                      .inference_ns = result->inference_ns,
+                                                      .shared = helper || result->helpers > 0};
 }
+
+/* ---- images that lie in the body as they are: several at once -------------------------------------------------------------
+ */
+
+static bool lie_apart(const struct v2_input *input) {
+  return input->datatype == V2_BYTES || (input->datatype == V2_UINT8 && input->binary);
+}
+
+/* All of them, before the first is run. */
+static enum hwgq_status find_images(struct request *request, struct job *job, struct hwgq_error *error) {
+  const struct v2_input *input = &job->parsed.input;
+  const size_t pixels = (size_t)input->height * (size_t)input->width * (size_t)input->channels;
+  enum hwgq_status status = HWGQ_OK;
+  request->images = malloc((size_t)input->batch * sizeof *request->images);
+  if (!request->images)
+    return hwgq_fail(error, HWGQ_ERROR_MEMORY, "the server has no memory for this request: try again later");
+  for (int i = 0; i < input->batch && !status; i++) {
+    uint8_t *bytes = NULL;
+    size_t length = pixels;
+    status = input->datatype == V2_BYTES ? v2_read_bytes(&job->reader, &bytes, &length, error)
+                                         : v2_read_pixels(&job->reader, &bytes, error);
+    request->images[i] = (struct request_image){.bytes = bytes, .length = length};
+  }
+  return status ? status : v2_reader_finish(&job->reader, error);
+}
+
+/* The pixels of all files together are bounded. Whichever of them comes last and is too much, the request is refused. */
+static enum hwgq_status classify_file(struct job *job, int index, struct classify_scratch *scratch,
+                                      struct classify_result *result, struct hwgq_error *error) {
+  const struct request *request = job->request;
+  const struct config *config = request->server->config;
+  const uint64_t all = (uint64_t)config->max_pixels, time = (uint64_t)config->max_decode_ms * CLOCK_MS;
+  uint64_t before = atomic_load(&job->pixels), spent = atomic_load(&job->decode_ns);
+  const struct image_limits limits = {.max_pixels = before < all ? all - before : 0,
+                                      .max_scans = (int)config->max_scans,
+                                      .deadline_ns = clock_now() + (spent < time ? time - spent : 0),
+                                      .budget = &request->server->decoding};
+  enum hwgq_status status = classify_bytes(request->model->classifier, scratch, request->images[index].bytes,
+                                           request->images[index].length, &limits, result, error);
+  uint64_t pixels = (uint64_t)result->image.width * (uint64_t)result->image.height;
+  atomic_fetch_add(&job->decode_ns, result->decode_ns + result->preprocess_ns);
+  if (!status && atomic_fetch_add(&job->pixels, pixels) + pixels > all) {
+    status = hwgq_fail(error, HWGQ_ERROR_LIMIT, "the images of this request have more than %llu pixels together: send several",
+                       (unsigned long long)all);
+  }
+  /* A damaged image is no damaged request. */
+  return status == HWGQ_ERROR_FORMAT ? HWGQ_ERROR_INVALID : status;
+}
+
+/* By any worker. */
+static bool run_part(void *context, int index, struct classify_scratch *scratch, bool helper) {
+  struct job *job = context;
+  const struct v2_input *input = &job->parsed.input;
+  struct classify_result result;
+  struct hwgq_error error = {{0}};
+  enum hwgq_status status;
+  if (input->datatype == V2_BYTES) {
+    status = classify_file(job, index, scratch, &result, &error);
+  } else {
+    const struct image image = {.width = input->width,
+                                .height = input->height,
+                                .channels = input->channels,
+                                .pixels = (uint8_t *)(uintptr_t)job->request->images[index].bytes};
+    status = classify_image(job->request->model->classifier, scratch, &image, &result, &error);
+    result.decode_ns = 0;
+  }
+  if (!status) {
+    keep(job, index, &result, helper);
+    return true;
+  }
+  pthread_mutex_lock(&job->mutex);
+  if (index < job->failed) {
+    job->failed = index;
+    job->status = status;
+    job->error = error;
+  }
+  pthread_mutex_unlock(&job->mutex);
+  return false;
+}
+
+static bool nobody_waits(void *context) {
+  struct job *job = context;
+  job->gone = request_abandoned(job->request);
+  return job->gone;
+}
+
+/* False: the client has gone. */
+static bool classify_apart(struct request *request, struct job *job, enum hwgq_status *status, struct hwgq_error *error) {
+  const int batch = job->parsed.input.batch;
+  struct spread spread = {.run = run_part, .leave = nobody_waits, .context = job, .count = batch};
+  *status = find_images(request, job, error);
+  if (*status) return true;
+  job->failed = batch;
+  spread_images(&request->server->spread, &spread, job->scratch);
+  *status = job->status;
+  if (*status) *error = job->error;
+  if (!*status && !job->gone) request->timing_count = batch;
+  return !job->gone;
+}
+
+/* ---- images that are made from the body one after another -----------------------------------------------------------------
+ */
 
 static enum hwgq_status classify_next(const struct request *request, struct job *job, struct classify_result *result,
                                       struct hwgq_error *error) {
@@ -115,7 +217,6 @@ static enum hwgq_status classify_next(const struct request *request, struct job 
   const struct classifier *classifier = request->model->classifier;
   uint8_t *pixels = NULL;
   enum hwgq_status status;
-  if (input->datatype == V2_BYTES) return classify_file(request, job, result, error);
   uint64_t start = clock_now();
   status = input->datatype == V2_FP32 ? v2_read_values(&job->reader, job->values, error)
                                       : v2_read_pixels(&job->reader, &pixels, error);
@@ -133,7 +234,7 @@ static enum hwgq_status classify_next(const struct request *request, struct job 
 
 /* Every image, until one fails: the protocol has one error for a whole request. False: the client has gone. */
 static bool classify_all(struct request *request, struct job *job, enum hwgq_status *status, struct hwgq_error *error) {
-  const int batch = job->parsed.input.batch, classes = request->model->classifier->class_count;
+  const int batch = job->parsed.input.batch;
   for (int i = 0; i < batch; i++) {
     struct classify_result result;
     if (i && request_abandoned(request)) return false;
@@ -142,11 +243,8 @@ static bool classify_all(struct request *request, struct job *job, enum hwgq_sta
       request->timing_count = 0; /* nobody gets the images before it */
       return true;
     }
-    memcpy(job->scores + (size_t)i * (size_t)classes, result.scores, (size_t)classes * sizeof *job->scores);
-    request->timings[request->timing_count++] = (struct stats_image){.decode_ns = result.decode_ns,
-                                                                     .preprocess_ns = result.preprocess_ns,
-                                                                     .inference_ns = result.inference_ns,
-                                                                     .shared = result.helpers > 0};
+    keep(job, i, &result, false);
+    request->timing_count++;
   }
   *status = v2_reader_finish(&job->reader, error);
   if (*status) request->timing_count = 0;
@@ -186,10 +284,10 @@ static void write_failure(struct request *request, enum hwgq_status status, cons
 }
 
 static void run(struct request *request, struct classify_scratch *scratch) {
-  struct job job = {.scratch = scratch, .pixels_left = (uint64_t)request->server->config->max_pixels};
+  struct job job = {.scratch = scratch, .request = request, .mutex = PTHREAD_MUTEX_INITIALIZER};
   struct hwgq_error error = {{0}};
   enum hwgq_status status = prepare(request, &job, &error);
-  bool there = status || classify_all(request, &job, &status, &error);
+  bool there = status || (lie_apart(&job.parsed.input) ? classify_apart : classify_all)(request, &job, &status, &error);
   if (!there) {
     request->gone = true;
   } else if (status) {

@@ -414,4 +414,31 @@ def overload():
     check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
 
 
-main(metadata, inference, pixels_and_tensors, binary_tensors, classification, bad_requests, statistics, repository, overload)
+def on_idle_workers():
+    """A batch runs on all idle workers: the values in order, and of several bad images the first one is told."""
+    with Daemon(BUILD, FOLDER, *ONLY_COLOR, "--workers", "3") as daemon:
+        def values(reply):
+            return outputs(reply)["probabilities"]["data"] if reply.status == 200 else reply.body
+        expected = [values(files(daemon, [image])) for image in IMAGES]
+        pixels = [bytes([(i * 37 + k) % 256 for k in range(3 * 32 * 32)]) for i in range(12)]
+
+        def uint8(chosen):
+            return binary(daemon, {"inputs": [tensor("UINT8", [len(chosen), 32, 32, 3], binary_data_size=len(chosen) * 3072)]}, *chosen)
+        single = [values(uint8([one])) for one in pixels]
+
+        def client(i):
+            chosen = [(i + k * 3) % len(IMAGES) for k in range(30)]
+            got = values(files(daemon, [IMAGES[k] for k in chosen]))
+            return (list(got) == [value for k in chosen for value in expected[k]] and
+                    list(values(uint8(pixels[i:] + pixels[:i]))) == [v for one in single[i:] + single[:i] for v in one])
+        check("batches, alone and at once", [client(i) for i in range(3)] + in_threads(6, client) == [True] * 9)
+        for first, second, status in ((b"no image", JPEG[:150], 415), (JPEG[:150], b"no image", 422)):
+            seen = {files(daemon, IMAGES[:5] + [first] + IMAGES[:2] + [second] + IMAGES).status for _ in range(20)}
+            check("the first bad image decides", seen == {status}, seen)
+        stats = daemon.get("/stats").json["models"]["color"]
+        check("images of refused requests are not counted", stats["images"] == len(IMAGES) + len(pixels) + 9 * 42, stats["images"])
+    check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
+
+
+main(metadata, inference, pixels_and_tensors, binary_tensors, classification, bad_requests, statistics, repository, overload,
+     on_idle_workers)
