@@ -112,11 +112,12 @@ static uint64_t form_bytes(const struct config *config) {
  *   models       parameters, plans and statistics
  *   reload       the same again: old and new networks are there together until the last request on an old one ends; and
  *                the scratch of the image that a new network begins with
- *   workers      each: scratch, a small decode, and the reply while it is written (three times: its parts by image, and text grows by copying)
+ *   workers      each: scratch, a small decode, and the reply while it is written (three times: first its parts, and text
+ *                grows by copying)
  *   decoding     what larger decodes share: max_decode_bytes
  *   bodies       request bodies, and replies of more than REQUEST_SMALL_REPLY until they are sent: max_buffered_bytes
- *   connections  each: libmicrohttpd's buffers, one request with its timings, a small reply; and the forms that can wait at
- * once Not in it: program, libraries, thread stacks, the log line being written, and what the allocator keeps. A reload may
+ *   connections  each: libmicrohttpd's buffers, one request with its timings, a small reply; and the forms that can wait
+ * Not in it: program, libraries, thread stacks, the log line being written, and what the allocator keeps. A reload may
  * list larger networks than the current ones: the ceiling is logged again after it. */
 static void log_memory(const struct server *server) {
   const struct config *config = server->config;

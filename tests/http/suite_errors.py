@@ -67,7 +67,11 @@ def client_errors():
     black = png(8000, 8000, 0, zlib.compress(bytes(8000 * 8001)))
     with Daemon(BUILD, FOLDER, *BOTH, "--max-decode-ms", "20") as daemon:
         error("decoding takes too long", daemon.post("/classify", black), 422, "image_too_large")
-        results = daemon.form("/classify", [("image", JPEG), ("image", black), ("image", JPEG)]).json["results"]
+        results = daemon.form("/classify", [("image", black), ("image", JPEG)]).json["results"]
+        check("a smaller image does not pay for it", ["predictions" in r for r in results] == [False, True], results)
+    less = png(4500, 4500, 0, zlib.compress(bytes(4500 * 4501)))  # not above its share of the pixels, so in its turn
+    with Daemon(BUILD, FOLDER, *BOTH, "--max-decode-ms", "5", "--workers", "1") as daemon:
+        results = daemon.form("/classify", [("image", JPEG), ("image", less), ("image", JPEG)]).json["results"]
         check("the time of one request is bounded", ["predictions" in r for r in results[1:]] == [False, False], results)
     with Daemon(BUILD, FOLDER, *BOTH, "--max-pixels", "16000", "--max-images", "9") as daemon:
         broken = JPEG[:-len(JPEG) // 2]
