@@ -3,6 +3,7 @@
 #include "server/access.h"
 #include "server/clock.h"
 #include "server/framing.h"
+#include "server/io_loop.h"
 #include "server/manage.h"
 #include "server/routes.h"
 
@@ -313,9 +314,9 @@ enum MHD_Result request_complete(struct request *request) {
 }
 
 void request_resume(struct request *request) {
-  struct MHD_Connection *connection = request->connection;
+  struct io_loop *loop = request->peer->loop;
   atomic_store(&request->phase, REQUEST_RESUMED);
-  MHD_resume_connection(connection);
+  io_loop_resume(loop, request);
 }
 
 void request_expire(struct request *request) {

@@ -1,0 +1,159 @@
+#include "server/io_loop.h"
+
+#include "server/clock.h"
+#include "server/request.h"
+
+#include <limits.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+  /* While so much waits that the workers cannot run dry meanwhile (PAUSE_SHARE pauses' worth), the thread looks at its sockets
+   * once in this time. It bounds what a pause adds to any answer, refusals included. */
+  PAUSE_US = 250,
+  PAUSE_SHARE = 4,
+};
+
+struct io_loop {
+  struct server *server;
+  struct MHD_Daemon *daemon;
+  pthread_t thread;
+  int epoll, event; /* where the thread sleeps: at the daemon's descriptor and at `event` */
+  bool running;
+  atomic_bool asleep;                    /* or about to be: whoever takes this away must write to `event` */
+  _Atomic(struct queue_item *) finished; /* requests to be resumed, the last one first */
+  atomic_bool quiesce, stop;             /* what the thread is asked for */
+  sem_t quiet;                           /* `quiesce` has been done */
+};
+
+static bool watch(const struct io_loop *loop, int fd, uint32_t events) {
+  struct epoll_event event = {.events = events};
+  return epoll_ctl(loop->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+struct io_loop *io_loop_create(struct server *server) {
+  struct io_loop *loop = calloc(1, sizeof *loop);
+  if (!loop) return NULL;
+  loop->server = server;
+  loop->epoll = epoll_create1(EPOLL_CLOEXEC);
+  loop->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  sem_init(&loop->quiet, 0, 0);
+  /* Each write is an edge: nobody needs to read. */
+  if (loop->epoll >= 0 && loop->event >= 0 && watch(loop, loop->event, EPOLLIN | EPOLLET)) return loop;
+  io_loop_destroy(loop);
+  return NULL;
+}
+
+struct server *io_loop_server(const struct io_loop *loop) {
+  return loop->server;
+}
+
+/* ---- other threads --------------------------------------------------------------------------------------------------------
+ */
+
+static void wake(struct io_loop *loop) {
+  const uint64_t one = 1;
+  if (!atomic_load(&loop->asleep) || !atomic_exchange(&loop->asleep, false)) return;
+  ssize_t ignored = write(loop->event, &one, sizeof one); /* fails only when the count is full, which is an edge too */
+  (void)ignored;
+}
+
+void io_loop_resume(struct io_loop *loop, struct request *request) {
+  struct queue_item *item = &request->item;
+  item->next = atomic_load(&loop->finished);
+  while (!atomic_compare_exchange_weak(&loop->finished, &item->next, item)) continue;
+  wake(loop);
+}
+
+void io_loop_quiesce(struct io_loop *loop) {
+  atomic_store(&loop->quiesce, true);
+  wake(loop);
+  while (sem_wait(&loop->quiet)) continue;
+}
+
+/* ---- the thread -----------------------------------------------------------------------------------------------------------
+ */
+
+static void resume_finished(struct io_loop *loop) {
+  struct queue_item *item = atomic_exchange(&loop->finished, NULL), *first = NULL;
+  while (item) {
+    struct queue_item *next = item->next;
+    item->next = first;
+    first = item;
+    item = next;
+  }
+  for (; first; first = first->next) MHD_resume_connection(((struct request *)first)->connection);
+}
+
+/* Whether it paused. */
+static bool pause_while_busy(struct io_loop *loop) {
+  struct queue *queue = &loop->server->queue;
+  const struct timespec pause = {.tv_nsec = PAUSE_US * 1000L};
+  if (queue_depth(queue) <= (size_t)loop->server->workers) return false;
+  if (queue_drain_time(queue, clock_now()) < PAUSE_SHARE * PAUSE_US * (CLOCK_MS / 1000)) return false;
+  clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+  return true;
+}
+
+static void sleep_until_event(struct io_loop *loop) {
+  struct epoll_event events[2];
+  MHD_UNSIGNED_LONG_LONG timeout;
+  int ms = -1;
+  if (MHD_get_timeout(loop->daemon, &timeout) == MHD_YES) ms = timeout < INT_MAX ? (int)timeout : INT_MAX;
+  if (ms == 0) return;
+  atomic_store(&loop->asleep, true);
+  if (!atomic_load(&loop->finished) && !atomic_load(&loop->quiesce) && !atomic_load(&loop->stop)) {
+    epoll_wait(loop->epoll, events, 2, ms);
+  }
+  atomic_store(&loop->asleep, false);
+}
+
+static void *run(void *argument) {
+  struct io_loop *loop = argument;
+  prctl(PR_SET_TIMERSLACK, 1000UL); /* ns; by default a pause would take 50 us longer */
+  while (!atomic_load(&loop->stop)) {
+    resume_finished(loop);
+    MHD_run(loop->daemon);
+    if (atomic_exchange(&loop->quiesce, false)) {
+      MHD_quiesce_daemon(loop->daemon);
+      sem_post(&loop->quiet);
+    }
+    if (!pause_while_busy(loop)) sleep_until_event(loop);
+  }
+  return NULL;
+}
+
+bool io_loop_start(struct io_loop *loop, struct MHD_Daemon *daemon) {
+  const union MHD_DaemonInfo *info = MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_EPOLL_FD);
+  loop->daemon = daemon;
+  if (!info || !watch(loop, info->epoll_fd, EPOLLIN)) return false;
+  loop->running = pthread_create(&loop->thread, NULL, run, loop) == 0;
+  return loop->running;
+}
+
+void io_loop_stop(struct io_loop *loop) {
+  if (loop->running) {
+    atomic_store(&loop->stop, true);
+    wake(loop);
+    pthread_join(loop->thread, NULL);
+    loop->running = false;
+  }
+  if (loop->daemon) {
+    MHD_quiesce_daemon(loop->daemon); /* or it would close the socket that listens */
+    MHD_stop_daemon(loop->daemon);
+  }
+  loop->daemon = NULL;
+}
+
+void io_loop_destroy(struct io_loop *loop) {
+  if (!loop) return;
+  if (loop->epoll >= 0) close(loop->epoll);
+  if (loop->event >= 0) close(loop->event);
+  sem_destroy(&loop->quiet);
+  free(loop);
+}
