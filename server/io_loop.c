@@ -28,7 +28,8 @@ struct io_loop {
   atomic_bool asleep;                    /* or about to be: whoever takes this away must write to `event` */
   _Atomic(struct queue_item *) finished; /* requests to be resumed, the last one first */
   atomic_bool quiesce, stop;             /* what the thread is asked for */
-  sem_t quiet;                           /* `quiesce` has been done */
+  struct text lines;
+  sem_t quiet; /* `quiesce` has been done */
 };
 
 static bool watch(const struct io_loop *loop, int fd, uint32_t events) {
@@ -51,6 +52,10 @@ struct io_loop *io_loop_create(struct server *server) {
 
 struct server *io_loop_server(const struct io_loop *loop) {
   return loop->server;
+}
+
+struct text *io_loop_lines(struct io_loop *loop) {
+  return &loop->lines;
 }
 
 /* ---- other threads --------------------------------------------------------------------------------------------------------
@@ -123,6 +128,7 @@ static void *run(void *argument) {
       MHD_quiesce_daemon(loop->daemon);
       sem_post(&loop->quiet);
     }
+    log_flush(&loop->server->log, &loop->lines);
     if (!pause_while_busy(loop)) sleep_until_event(loop);
   }
   return NULL;
@@ -146,6 +152,7 @@ void io_loop_stop(struct io_loop *loop) {
   if (loop->daemon) {
     MHD_quiesce_daemon(loop->daemon); /* or it would close the socket that listens */
     MHD_stop_daemon(loop->daemon);
+    log_flush(&loop->server->log, &loop->lines);
   }
   loop->daemon = NULL;
 }
@@ -155,5 +162,6 @@ void io_loop_destroy(struct io_loop *loop) {
   if (loop->epoll >= 0) close(loop->epoll);
   if (loop->event >= 0) close(loop->event);
   sem_destroy(&loop->quiet);
+  text_release(&loop->lines);
   free(loop);
 }

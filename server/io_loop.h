@@ -21,6 +21,8 @@ struct server *io_loop_server(const struct io_loop *loop);
 bool io_loop_start(struct io_loop *loop, struct MHD_Daemon *daemon);
 /* Hands a request of a suspended connection back; by any thread, which has no part in it from here on. */
 void io_loop_resume(struct io_loop *loop, struct request *request);
+/* Lines of the log that the thread writes before it sleeps. For that thread, and for io_loop_stop. */
+struct text *io_loop_lines(struct io_loop *loop);
 /* The daemon accepts no more connections when this returns. */
 void io_loop_quiesce(struct io_loop *loop);
 /* Ends the thread and the daemon; nothing may be suspended. Other threads may still be about to return from io_loop_resume: the

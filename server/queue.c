@@ -107,6 +107,12 @@ static struct queue_client *client_of(struct queue *queue, uint64_t number) {
   return client;
 }
 
+static size_t places_of(const struct queue *queue, uint64_t number) {
+  const struct queue_client *client = queue->client_table[hash(queue, number, 0)];
+  while (client && client->client != number) client = client->chain;
+  return client ? client->places : 0;
+}
+
 static void give_place_back(struct queue *queue, struct queue_client *client) {
   if (--client->places) return;
   struct queue_client **chain = &queue->client_table[hash(queue, client->client, 0)];
@@ -139,6 +145,14 @@ static void drop_line(struct queue *queue, struct queue_line *line) {
   *chain = line->chain;
   line->chain = queue->free_lines;
   queue->free_lines = line;
+}
+
+bool queue_has_room(struct queue *queue, uint64_t client) {
+  pthread_mutex_lock(&queue->mutex);
+  size_t taken = queue->depth + queue->reserved;
+  bool room = !queue->closed && taken < queue->capacity && places_of(queue, client) < QUEUE_SHARE * (queue->capacity - taken);
+  pthread_mutex_unlock(&queue->mutex);
+  return room;
 }
 
 bool queue_reserve(struct queue *queue, struct queue_item *item) {
