@@ -101,6 +101,7 @@ static void on_connection(void *closure, struct MHD_Connection *connection, void
     if (peer && peer->request) request_finish(peer->request, MHD_REQUEST_TERMINATED_CLIENT_ABORT);
     watchdog_remove(&server->watchdog, peer);
     *socket_context = NULL;
+    io_loop_closed(loop);
     return;
   }
   const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);

@@ -4,19 +4,26 @@
 #include "server/request.h"
 
 #include <limits.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
-  /* While so much waits that the workers cannot run dry meanwhile (PAUSE_SHARE pauses' worth), the thread looks at its sockets
-   * once in this time. It bounds what a pause adds to any answer, refusals included. */
-  PAUSE_US = 250,
-  PAUSE_SHARE = 4,
+  /* While much waits for the workers, the thread looks at its sockets only once in a PAUSE_SHAREth of the time that they need
+   * for it, so they cannot run dry meanwhile, but at least once in PAUSE_MOST_US. When the queue is half full or more, so that
+   * refusals are near, it is PAUSE_FULL_US: they are to be quick, and what comes in that time is enough to share its cost. */
+  PAUSE_SHARE = 8,
+  PAUSE_LEAST_US = 100,
+  PAUSE_MOST_US = 1000,
+  PAUSE_FULL_US = 250,
+  SLICE_NS = 100000, /* the shortest that there is */
 };
 
 struct io_loop {
@@ -25,6 +32,7 @@ struct io_loop {
   pthread_t thread;
   int epoll, event; /* where the thread sleeps: at the daemon's descriptor and at `event` */
   bool running;
+  bool closed;                           /* io_loop_closed */
   atomic_bool asleep;                    /* or about to be: whoever takes this away must write to `event` */
   _Atomic(struct queue_item *) finished; /* requests to be resumed, the last one first */
   atomic_bool quiesce, stop;             /* what the thread is asked for */
@@ -52,6 +60,10 @@ struct io_loop *io_loop_create(struct server *server) {
 
 struct server *io_loop_server(const struct io_loop *loop) {
   return loop->server;
+}
+
+void io_loop_closed(struct io_loop *loop) {
+  loop->closed = true;
 }
 
 struct text *io_loop_lines(struct io_loop *loop) {
@@ -98,9 +110,12 @@ static void resume_finished(struct io_loop *loop) {
 /* Whether it paused. */
 static bool pause_while_busy(struct io_loop *loop) {
   struct queue *queue = &loop->server->queue;
-  const struct timespec pause = {.tv_nsec = PAUSE_US * 1000L};
-  if (queue_depth(queue) <= (size_t)loop->server->workers) return false;
-  if (queue_drain_time(queue, clock_now()) < PAUSE_SHARE * PAUSE_US * (CLOCK_MS / 1000)) return false;
+  size_t depth = queue_depth(queue);
+  if (depth <= (size_t)loop->server->workers) return false;
+  uint64_t us = queue_drain_time(queue, clock_now()) / (PAUSE_SHARE * (CLOCK_MS / 1000));
+  uint64_t most = depth < queue->capacity / 2 ? PAUSE_MOST_US : PAUSE_FULL_US;
+  if (us < PAUSE_LEAST_US) return false;
+  const struct timespec pause = {.tv_nsec = 1000L * (long)(us < most ? us : most)};
   clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
   return true;
 }
@@ -118,12 +133,30 @@ static void sleep_until_event(struct io_loop *loop) {
   atomic_store(&loop->asleep, false);
 }
 
+/* The thread wakes often and for a moment. A short slice says so to the scheduler (Linux 6.12), which then lets it preempt a
+ * worker at once instead of when the worker's slice ends; it gets no larger share of the core for it. Older kernels refuse or
+ * ignore it. */
+static void ask_for_short_slice(void) {
+  struct {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime, deadline, period;
+  } attributes = {.size = sizeof attributes, .policy = SCHED_OTHER, .nice = getpriority(PRIO_PROCESS, 0), .runtime = SLICE_NS};
+  syscall(SYS_sched_setattr, 0, &attributes, 0);
+}
+
 static void *run(void *argument) {
   struct io_loop *loop = argument;
   prctl(PR_SET_TIMERSLACK, 1000UL); /* ns; by default a pause would take 50 us longer */
+  ask_for_short_slice();
   while (!atomic_load(&loop->stop)) {
     resume_finished(loop);
-    MHD_run(loop->daemon);
+    do {
+      loop->closed = false;
+      MHD_run(loop->daemon);
+    } while (loop->closed);
     if (atomic_exchange(&loop->quiesce, false)) {
       MHD_quiesce_daemon(loop->daemon);
       sem_post(&loop->quiet);

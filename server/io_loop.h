@@ -21,6 +21,9 @@ struct server *io_loop_server(const struct io_loop *loop);
 bool io_loop_start(struct io_loop *loop, struct MHD_Daemon *daemon);
 /* Hands a request of a suspended connection back; by any thread, which has no part in it from here on. */
 void io_loop_resume(struct io_loop *loop, struct request *request);
+/* A connection has been closed; by the thread. At a limit of connections or descriptors, libmicrohttpd stops looking at the
+ * socket that listens, and begins again only when it runs once more. */
+void io_loop_closed(struct io_loop *loop);
 /* Lines of the log that the thread writes before it sleeps. For that thread, and for io_loop_stop. */
 struct text *io_loop_lines(struct io_loop *loop);
 /* The daemon accepts no more connections when this returns. */
