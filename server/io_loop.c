@@ -22,7 +22,7 @@ enum {
   PAUSE_SHARE = 8,
   PAUSE_LEAST_US = 100,
   PAUSE_MOST_US = 1000,
-  PAUSE_FULL_US = 250,
+  PAUSE_FULL_US = 500,
   SLICE_NS = 100000, /* the shortest that there is */
 };
 
