@@ -199,8 +199,8 @@ void queue_push(struct queue *queue, struct queue_item *item, uint64_t now, uint
   if (client->waiting++ == 0) ring_add(&queue->ring, &client->link);
   queue->reserved--;
   queue->depth++;
-  pthread_cond_signal(&queue->filled);
   pthread_mutex_unlock(&queue->mutex);
+  pthread_cond_signal(&queue->filled); /* now: whoever wakes needs the mutex */
 }
 
 /* Takes one item out, wherever it stands. The mutex is held. */
@@ -288,9 +288,9 @@ bool queue_call(struct queue *queue) {
   if (sleeper) {
     atomic_fetch_sub(&queue->idle, 1);
     queue->called++;
-    pthread_cond_signal(&queue->filled);
   }
   pthread_mutex_unlock(&queue->mutex);
+  if (sleeper) pthread_cond_signal(&queue->filled);
   return sleeper;
 }
 
