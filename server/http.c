@@ -95,13 +95,13 @@ static void on_connection(void *closure, struct MHD_Connection *connection, void
                           enum MHD_ConnectionNotificationCode what) {
   struct io_loop *loop = closure;
   struct server *server = io_loop_server(loop);
+  io_loop_changed(loop);
   if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
     struct peer *peer = *socket_context;
     /* A request that libmicrohttpd gave up before it had called on_access gets no on_completed. */
     if (peer && peer->request) request_finish(peer->request, MHD_REQUEST_TERMINATED_CLIENT_ABORT);
     watchdog_remove(&server->watchdog, peer);
     *socket_context = NULL;
-    io_loop_closed(loop);
     return;
   }
   const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);

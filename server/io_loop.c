@@ -32,7 +32,7 @@ struct io_loop {
   pthread_t thread;
   int epoll, event; /* where the thread sleeps: at the daemon's descriptor and at `event` */
   bool running;
-  bool closed;                           /* io_loop_closed */
+  bool changed;                          /* io_loop_changed */
   atomic_bool asleep;                    /* or about to be: whoever takes this away must write to `event` */
   _Atomic(struct queue_item *) finished; /* requests to be resumed, the last one first */
   atomic_bool quiesce, stop;             /* what the thread is asked for */
@@ -62,8 +62,8 @@ struct server *io_loop_server(const struct io_loop *loop) {
   return loop->server;
 }
 
-void io_loop_closed(struct io_loop *loop) {
-  loop->closed = true;
+void io_loop_changed(struct io_loop *loop) {
+  loop->changed = true;
 }
 
 struct text *io_loop_lines(struct io_loop *loop) {
@@ -120,12 +120,16 @@ static bool pause_while_busy(struct io_loop *loop) {
   return true;
 }
 
-static void sleep_until_event(struct io_loop *loop) {
-  struct epoll_event events[2];
+/* How long the thread may sleep, in ms; -1: until something happens, 0: there is more to do. */
+static int patience(const struct io_loop *loop) {
   MHD_UNSIGNED_LONG_LONG timeout;
-  int ms = -1;
-  if (MHD_get_timeout(loop->daemon, &timeout) == MHD_YES) ms = timeout < INT_MAX ? (int)timeout : INT_MAX;
-  if (ms == 0) return;
+  if (loop->changed) return 0;
+  if (MHD_get_timeout(loop->daemon, &timeout) != MHD_YES) return -1;
+  return timeout < INT_MAX ? (int)timeout : INT_MAX;
+}
+
+static void sleep_until_event(struct io_loop *loop, int ms) {
+  struct epoll_event events[2];
   atomic_store(&loop->asleep, true);
   if (!atomic_load(&loop->finished) && !atomic_load(&loop->quiesce) && !atomic_load(&loop->stop)) {
     epoll_wait(loop->epoll, events, 2, ms);
@@ -135,7 +139,7 @@ static void sleep_until_event(struct io_loop *loop) {
 
 /* The thread wakes often and for a moment. A short slice says so to the scheduler (Linux 6.12), which then lets it preempt a
  * worker at once instead of when the worker's slice ends; it gets no larger share of the core for it. Older kernels refuse or
- * ignore it. */
+ * ignore it, and a policy that the administrator chose stays. */
 static void ask_for_short_slice(void) {
   struct {
     uint32_t size, policy;
@@ -144,7 +148,7 @@ static void ask_for_short_slice(void) {
     uint32_t priority;
     uint64_t runtime, deadline, period;
   } attributes = {.size = sizeof attributes, .policy = SCHED_OTHER, .nice = getpriority(PRIO_PROCESS, 0), .runtime = SLICE_NS};
-  syscall(SYS_sched_setattr, 0, &attributes, 0);
+  if (sched_getscheduler(0) == SCHED_OTHER) syscall(SYS_sched_setattr, 0, &attributes, 0);
 }
 
 static void *run(void *argument) {
@@ -153,16 +157,15 @@ static void *run(void *argument) {
   ask_for_short_slice();
   while (!atomic_load(&loop->stop)) {
     resume_finished(loop);
-    do {
-      loop->closed = false;
-      MHD_run(loop->daemon);
-    } while (loop->closed);
+    loop->changed = false;
+    MHD_run(loop->daemon);
     if (atomic_exchange(&loop->quiesce, false)) {
       MHD_quiesce_daemon(loop->daemon);
       sem_post(&loop->quiet);
     }
     log_flush(&loop->server->log, &loop->lines);
-    if (!pause_while_busy(loop)) sleep_until_event(loop);
+    int ms = patience(loop);
+    if (ms && !pause_while_busy(loop)) sleep_until_event(loop, ms);
   }
   return NULL;
 }

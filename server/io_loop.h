@@ -21,9 +21,10 @@ struct server *io_loop_server(const struct io_loop *loop);
 bool io_loop_start(struct io_loop *loop, struct MHD_Daemon *daemon);
 /* Hands a request of a suspended connection back; by any thread, which has no part in it from here on. */
 void io_loop_resume(struct io_loop *loop, struct request *request);
-/* A connection has been closed; by the thread. At a limit of connections or descriptors, libmicrohttpd stops looking at the
- * socket that listens, and begins again only when it runs once more. */
-void io_loop_closed(struct io_loop *loop);
+/* A connection has been opened or closed; by the thread. libmicrohttpd must run once more before the thread may sleep: it takes
+ * only some of the connections that wait at a time, and at a limit of connections or descriptors it does not look at the socket
+ * that listens until it runs again. */
+void io_loop_changed(struct io_loop *loop);
 /* Lines of the log that the thread writes before it sleeps. For that thread, and for io_loop_stop. */
 struct text *io_loop_lines(struct io_loop *loop);
 /* The daemon accepts no more connections when this returns. */
