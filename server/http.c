@@ -1,6 +1,7 @@
 #include "server/http.h"
 
 #include "server/clock.h"
+#include "server/io_loop.h"
 #include "server/request.h"
 #include "server/tls.h"
 #include "server/watchdog_tls.h"
@@ -11,11 +12,18 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 enum { BACKLOG = 1024 };
+
+struct http {
+  struct server *server;
+  int count;
+  struct io_loop *loops[];
+};
 
 static int open_socket(const struct addrinfo *address) {
   int on = 1, fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -86,7 +94,9 @@ static void on_message(void *closure, const char *format, va_list arguments) {
 
 static void on_connection(void *closure, struct MHD_Connection *connection, void **socket_context,
                           enum MHD_ConnectionNotificationCode what) {
-  struct server *server = closure;
+  struct io_loop *loop = closure;
+  struct server *server = io_loop_server(loop);
+  io_loop_changed(loop);
   if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
     struct peer *peer = *socket_context;
     /* A request that libmicrohttpd gave up before it had called on_access gets no on_completed. */
@@ -96,7 +106,7 @@ static void on_connection(void *closure, struct MHD_Connection *connection, void
     return;
   }
   const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-  struct peer *peer = info ? watchdog_add(&server->watchdog, info->connect_fd) : NULL;
+  struct peer *peer = info ? watchdog_add(&server->watchdog, info->connect_fd, loop) : NULL;
   const union MHD_ConnectionInfo *tls = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
   if (peer && tls && tls->tls_session) watchdog_tls_attach(peer, tls->tls_session);
   *socket_context = peer;
@@ -152,12 +162,12 @@ static int on_handshake(gnutls_session_t session, const struct gnutls_cert_retr_
   return peer ? tls_retrieve(peer->server->tls, chain, chain_length, key, flags) : -1;
 }
 
-enum hwgq_status http_start(struct server *server, int fd, struct MHD_Daemon **daemon, struct hwgq_error *error) {
+/* A daemon without a thread; NULL: errno says why. */
+static struct MHD_Daemon *make_daemon(struct io_loop *loop, int fd, unsigned connections) {
+  struct server *server = io_loop_server(loop);
   const struct config *config = server->config;
   int64_t patience =
       config->idle_timeout_ms > config->request_timeout_ms ? config->idle_timeout_ms : config->request_timeout_ms;
-  unsigned threads = (unsigned)server->io_threads;
-  unsigned connections = (unsigned)server->max_connections < threads ? threads : (unsigned)server->max_connections;
   struct MHD_OptionItem options[] = {
       {MHD_OPTION_LISTEN_SOCKET, fd, NULL},
       {MHD_OPTION_CONNECTION_LIMIT, (intptr_t)connections, NULL},
@@ -166,25 +176,58 @@ enum hwgq_status http_start(struct server *server, int fd, struct MHD_Daemon **d
       {MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)(patience / 1000 + 5), NULL},
       {MHD_OPTION_STRICT_FOR_CLIENT, 0, NULL},
       {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
-      /* a pool of one is not a pool: then the same is said twice */
-      {threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-       threads > 1 ? (intptr_t)threads : HTTP_CONNECTION_MEMORY, NULL},
       {server->tls ? MHD_OPTION_HTTPS_PRIORITIES : MHD_OPTION_END, 0, (void *)(uintptr_t)TLS_PRIORITIES},
       {MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, (void *)(uintptr_t)on_handshake},
       {MHD_OPTION_END, 0, NULL},
   };
-  unsigned tls = server->tls ? MHD_USE_TLS : 0;
-  struct MHD_Daemon *made = MHD_start_daemon(
-      tls | MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0,
-      NULL, NULL, on_access, server, MHD_OPTION_EXTERNAL_LOGGER, on_message, server, MHD_OPTION_NOTIFY_CONNECTION,
-      on_connection, server, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_URI_LOG_CALLBACK, on_request_line,
-      server, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
-  if (!made) {
-    return hwgq_fail(error, HWGQ_ERROR_IO, "libmicrohttpd could not start with %u threads and %u connections: %s", threads,
-                     connections, strerror(errno));
+  /* MHD_ALLOW_SUSPEND_RESUME without the channel that wakes a thread of libmicrohttpd's: the loop has its own. */
+  unsigned flags = MHD_USE_EPOLL | ((unsigned)MHD_ALLOW_SUSPEND_RESUME & ~(unsigned)MHD_USE_ITC) | MHD_USE_ERROR_LOG;
+  return MHD_start_daemon(flags | (server->tls ? MHD_USE_TLS : 0), 0, NULL, NULL, on_access, server, MHD_OPTION_EXTERNAL_LOGGER,
+                          on_message, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, loop, MHD_OPTION_NOTIFY_COMPLETED,
+                          on_completed, server, MHD_OPTION_URI_LOG_CALLBACK, on_request_line, server, MHD_OPTION_ARRAY, options,
+                          MHD_OPTION_END);
+}
+
+static enum hwgq_status start_loop(struct http *http, int fd, unsigned connections, struct hwgq_error *error) {
+  struct io_loop *loop = io_loop_create(http->server);
+  if (!loop) return hwgq_fail(error, HWGQ_ERROR_IO, "cannot start I/O thread %d: %s", http->count + 1, strerror(errno));
+  struct MHD_Daemon *daemon = make_daemon(loop, fd, connections);
+  if (!daemon) {
+    io_loop_destroy(loop);
+    return hwgq_fail(error, HWGQ_ERROR_IO, "libmicrohttpd could not start with %u connections: %s", connections,
+                     strerror(errno));
   }
-  *daemon = made;
-  return HWGQ_OK;
+  http->loops[http->count++] = loop;
+  return io_loop_start(loop, daemon)
+             ? HWGQ_OK
+             : hwgq_fail(error, HWGQ_ERROR_IO, "cannot start I/O thread %d: %s", http->count, strerror(errno));
+}
+
+enum hwgq_status http_start(struct server *server, int fd, struct http **http, struct hwgq_error *error) {
+  unsigned threads = (unsigned)server->io_threads, connections = (unsigned)server->max_connections;
+  struct http *made = calloc(1, sizeof *made + threads * sizeof(struct io_loop *));
+  enum hwgq_status status = HWGQ_OK;
+  if (!made) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for %u I/O threads", threads);
+  made->server = server;
+  *http = made;
+  if (connections < threads) connections = threads;
+  for (unsigned i = 0; !status && i < threads; i++) {
+    status = start_loop(made, fd, connections / threads + (i < connections % threads), error);
+  }
+  return status;
+}
+
+void http_stop(struct http *http) {
+  for (int i = 0; http && i < http->count; i++) io_loop_stop(http->loops[i]);
+}
+
+void http_destroy(struct http *http) {
+  for (int i = 0; http && i < http->count; i++) io_loop_destroy(http->loops[i]);
+  free(http);
+}
+
+static void quiesce(struct http *http) {
+  for (int i = 0; i < http->count; i++) io_loop_quiesce(http->loops[i]);
 }
 
 /* Makes the kernel drop packets that would open a new connection, while those in the accept queue, and handshakes that have
@@ -201,11 +244,11 @@ static void refuse_handshakes(int fd) {
   setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
 }
 
-void http_stop_accepting(struct MHD_Daemon *daemon, int fd, bool shared) {
+void http_stop_accepting(struct http *http, int fd, bool shared) {
   /* On a loaded machine the I/O threads may take a while: three seconds at most, but no longer than the queue needs. */
   enum { TRIES = 600, QUIET = 4, PAUSE_MS = 5 };
   if (shared) {
-    MHD_quiesce_daemon(daemon);
+    quiesce(http);
     return;
   }
   refuse_handshakes(fd);
@@ -214,7 +257,7 @@ void http_stop_accepting(struct MHD_Daemon *daemon, int fd, bool shared) {
     quiet = poll(&poll_fd, 1, 0) > 0 ? 0 : quiet + 1;
     poll(NULL, 0, PAUSE_MS);
   }
-  MHD_quiesce_daemon(daemon);
+  quiesce(http);
   /* Not closed: an I/O thread may be in accept() just now, and the number must not become another file. */
   shutdown(fd, SHUT_RD);
 }

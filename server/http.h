@@ -4,9 +4,9 @@
 
 #include "server/server.h"
 
-#include <microhttpd.h>
-
 enum { HTTP_CONNECTION_MEMORY = 32 << 10 }; /* libmicrohttpd's buffers for one connection */
+
+struct http;
 
 /* Binds and listens on config->listen. *port: the one in use. */
 enum hwgq_status http_listen(const char *listen, int *fd, int *port, struct hwgq_error *error);
@@ -14,11 +14,15 @@ enum hwgq_status http_listen(const char *listen, int *fd, int *port, struct hwgq
 int http_port(int fd);
 /* Whether everything that can reach this address runs on the same machine. */
 bool http_is_loopback(int fd);
-/* Serves on `fd`, which stays the caller's. */
-enum hwgq_status http_start(struct server *server, int fd, struct MHD_Daemon **daemon, struct hwgq_error *error);
+/* Serves on `fd`, which stays the caller's. *http must be stopped and destroyed also on failure. */
+enum hwgq_status http_start(struct server *server, int fd, struct http **http, struct hwgq_error *error);
 /* Stops accepting. A socket of our own: what the kernel has accepted already is still taken (for up to three seconds, until its
  * queue was empty four times in a row), new connections are refused. A `shared` one, which others hold too: what waits there is
  * for the next process that serves it. */
-void http_stop_accepting(struct MHD_Daemon *daemon, int fd, bool shared);
+void http_stop_accepting(struct http *http, int fd, bool shared);
+/* Ends the I/O threads and closes all connections; nothing may be suspended. NULL is fine, as for http_destroy. */
+void http_stop(struct http *http);
+/* When all threads that resume requests have ended. */
+void http_destroy(struct http *http);
 
 #endif

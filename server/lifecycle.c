@@ -33,7 +33,7 @@ enum {
 struct daemon {
   struct server server;
   struct worker_pool *workers;
-  struct MHD_Daemon *http;
+  struct http *http;
   int fd, port;
   int opener;      /* where --open waits for the address; -1: nothing waits */
   bool passed;     /* the service manager has made the socket and keeps it */
@@ -288,11 +288,12 @@ static void stop(struct daemon *daemon) {
   struct server *server = &daemon->server;
   if (daemon->http) {
     watchdog_close_idle(&server->watchdog);
-    MHD_stop_daemon(daemon->http);
+    http_stop(daemon->http);
   }
   worker_pool_stop(daemon->workers);
   manage_stop(server->manage);
   watchdog_stop(&server->watchdog);
+  http_destroy(daemon->http);
   if (daemon->fd >= 0) close(daemon->fd);
   if (daemon->port_file) fclose(daemon->port_file);
   if (daemon->opener >= 0) close(daemon->opener);

@@ -1,9 +1,7 @@
 #include "server/log.h"
 
-#include "models/classify/text.h"
-
 #include <stdarg.h>
-#include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,7 +20,11 @@ void log_init(struct log *log, int fd, enum log_format format, enum log_level le
 
 static void write_json(struct text *text, const char *stamp, enum log_level level, const char *message,
                        const struct log_field *fields, int count) {
-  text_printf(text, "{\"time\":\"%s\",\"level\":\"%s\",\"message\":", stamp, level_names[level]);
+  text_puts(text, "{\"time\":\"");
+  text_puts(text, stamp);
+  text_puts(text, "\",\"level\":\"");
+  text_puts(text, level_names[level]);
+  text_puts(text, "\",\"message\":");
   text_json_string(text, message);
   for (int i = 0; i < count; i++) {
     const struct log_field *field = &fields[i];
@@ -76,33 +78,79 @@ static void write_text(struct text *text, const char *stamp, enum log_level leve
   text_puts(text, "\n");
 }
 
-void log_write(const struct log *log, enum log_level level, const char *message, const struct log_field *fields, int count) {
+/* The lowest `count` decimal digits. */
+static void put_digits(char *text, int count, long value) {
+  for (int i = count - 1; i >= 0; i--, value /= 10) text[i] = (char)('0' + value % 10);
+}
+
+/* 2026-01-31T23:59:59.999Z */
+static void put_stamp(char stamp[25]) {
   struct timespec now;
   struct tm utc;
-  char stamp[40], seconds[24];
-  struct text text = {0};
-  if ((int)level < atomic_load_explicit(&log->level, memory_order_relaxed)) return;
   clock_gettime(CLOCK_REALTIME, &now);
   gmtime_r(&now.tv_sec, &utc);
-  strftime(seconds, sizeof seconds, "%Y-%m-%dT%H:%M:%S", &utc);
-  snprintf(stamp, sizeof stamp, "%s.%03ldZ", seconds, now.tv_nsec / 1000000);
+  memcpy(stamp, "0000-00-00T00:00:00.000Z", 25);
+  put_digits(stamp, 4, utc.tm_year + 1900);
+  put_digits(stamp + 5, 2, utc.tm_mon + 1);
+  put_digits(stamp + 8, 2, utc.tm_mday);
+  put_digits(stamp + 11, 2, utc.tm_hour);
+  put_digits(stamp + 14, 2, utc.tm_min);
+  put_digits(stamp + 17, 2, utc.tm_sec);
+  put_digits(stamp + 20, 3, now.tv_nsec / 1000000);
+}
+
+static void put_line(const struct log *log, enum log_level level, const char *message, const struct log_field *fields,
+                     int count, struct text *text) {
+  char stamp[25];
+  put_stamp(stamp);
   if (log->format == LOG_JSON) {
-    write_json(&text, stamp, level, message, fields, count);
+    write_json(text, stamp, level, message, fields, count);
   } else {
-    write_text(&text, stamp, level, message, fields, count);
+    write_text(text, stamp, level, message, fields, count);
   }
-  if (!text.failed) {
-    /* A log that cannot be written (full disk, closed pipe) must not stop the service. */
-    ssize_t ignored = write(log->fd, text.data, text.length);
-    (void)ignored;
-  }
+}
+
+static bool is_dropped(const struct log *log, enum log_level level) {
+  return (int)level < atomic_load_explicit(&log->level, memory_order_relaxed);
+}
+
+/* A log that cannot be written (full disk, closed pipe) must not stop the service. */
+static void write_out(const struct log *log, const char *bytes, size_t length) {
+  ssize_t ignored = write(log->fd, bytes, length);
+  (void)ignored;
+}
+
+void log_write(const struct log *log, enum log_level level, const char *message, const struct log_field *fields, int count) {
+  struct text text = {0};
+  if (is_dropped(log, level)) return;
+  put_line(log, level, message, fields, count, &text);
+  if (!text.failed) write_out(log, text.data, text.length);
   text_release(&text);
+}
+
+void log_gather(const struct log *log, enum log_level level, const char *message, const struct log_field *fields, int count,
+                struct text *lines) {
+  size_t before = lines->length;
+  if (is_dropped(log, level)) return;
+  put_line(log, level, message, fields, count, lines);
+  if (lines->failed) {
+    text_release(lines);
+  } else if (before && lines->length > LOG_ATOMIC) {
+    write_out(log, lines->data, before);
+    memmove(lines->data, lines->data + before, lines->length - before);
+    lines->length -= before;
+  }
+}
+
+void log_flush(const struct log *log, struct text *lines) {
+  if (lines->length) write_out(log, lines->data, lines->length);
+  lines->length = 0;
 }
 
 void log_line(const struct log *log, enum log_level level, const char *format, ...) {
   struct text text = {0};
   va_list arguments;
-  if ((int)level < atomic_load_explicit(&log->level, memory_order_relaxed)) return;
+  if (is_dropped(log, level)) return;
   va_start(arguments, format);
   text_vprintf(&text, format, arguments);
   va_end(arguments);

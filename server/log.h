@@ -1,7 +1,9 @@
-/* The log: one line per event on standard error, as text or as JSON. Each line is one write, so lines of different threads
- * never mix. */
+/* The log: one line per event on standard error, as text or as JSON. A write has whole lines and, when it has several, at most
+ * LOG_ATOMIC bytes, so lines of different threads never mix. */
 #ifndef LOG_H
 #define LOG_H
+
+#include "models/classify/text.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -9,6 +11,8 @@
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERROR };
 enum log_format { LOG_AUTO, LOG_TEXT, LOG_JSON }; /* auto: text on a terminal, JSON otherwise */
+
+enum { LOG_ATOMIC = 4096 }; /* what a pipe takes in one piece: PIPE_BUF */
 
 struct log {
   int fd;
@@ -39,6 +43,10 @@ static inline struct log_field log_ms(const char *name, uint64_t ns) {
 
 /* Writes one line. A field whose string is NULL is left out. */
 void log_write(const struct log *log, enum log_level level, const char *message, const struct log_field *fields, int count);
+/* Keeps the line in `lines` and writes what is there when it would get too long. The rest is written by log_flush. */
+void log_gather(const struct log *log, enum log_level level, const char *message, const struct log_field *fields, int count,
+                struct text *lines);
+void log_flush(const struct log *log, struct text *lines);
 #define log_event(log, level, message, ...)                                                                                    \
   log_write((log), (level), (message), (const struct log_field[]){__VA_ARGS__},                                                \
             (int)(sizeof((const struct log_field[]){__VA_ARGS__}) / sizeof(struct log_field)))

@@ -116,6 +116,12 @@ static struct queue_client *client_of(struct queue *queue, uint64_t number) {
   return client;
 }
 
+static size_t places_of(const struct queue *queue, uint64_t number) {
+  const struct queue_client *client = queue->client_table[hash(queue, number, 0)];
+  while (client && client->client != number) client = client->chain;
+  return client ? client->places : 0;
+}
+
 static void drop_client(struct queue *queue, struct queue_client *client) {
   struct queue_client **chain = &queue->client_table[hash(queue, client->client, 0)];
   while (*chain != client) chain = &(*chain)->chain;
@@ -158,6 +164,14 @@ static void drop_line(struct queue *queue, struct queue_line *line) {
   *chain = line->chain;
   line->chain = queue->free_lines;
   queue->free_lines = line;
+}
+
+bool queue_has_room(struct queue *queue, uint64_t client) {
+  pthread_mutex_lock(&queue->mutex);
+  size_t taken = queue->depth + queue->reserved;
+  bool room = !queue->closed && taken < queue->capacity && places_of(queue, client) < QUEUE_SHARE * (queue->capacity - taken);
+  pthread_mutex_unlock(&queue->mutex);
+  return room;
 }
 
 bool queue_reserve(struct queue *queue, struct queue_item *item) {
@@ -208,8 +222,8 @@ void queue_push(struct queue *queue, struct queue_item *item, uint64_t now, uint
   }
   queue->reserved--;
   queue->depth++;
-  pthread_cond_signal(&queue->filled);
   pthread_mutex_unlock(&queue->mutex);
+  pthread_cond_signal(&queue->filled); /* now: whoever wakes needs the mutex */
 }
 
 /* Takes one item out, wherever it stands. The mutex is held. */
@@ -325,9 +339,9 @@ bool queue_call(struct queue *queue) {
   if (sleeper) {
     atomic_fetch_sub(&queue->idle, 1);
     queue->called++;
-    pthread_cond_signal(&queue->filled);
   }
   pthread_mutex_unlock(&queue->mutex);
+  if (sleeper) pthread_cond_signal(&queue->filled);
   return sleeper;
 }
 

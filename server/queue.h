@@ -80,6 +80,8 @@ enum queue_event { QUEUE_ITEM, QUEUE_CALL, QUEUE_CLOSED };
 
 bool queue_init(struct queue *queue, size_t capacity);
 void queue_destroy(struct queue *queue);
+/* Whether queue_reserve would do for this client now, or nearly so: for refusing early. */
+bool queue_has_room(struct queue *queue, uint64_t client);
 /* False when the queue is closed or full, or when the item's client has its share of it. A reservation must be followed by
  * queue_push. */
 bool queue_reserve(struct queue *queue, struct queue_item *item);

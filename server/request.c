@@ -3,10 +3,11 @@
 #include "server/access.h"
 #include "server/clock.h"
 #include "server/framing.h"
+#include "server/io_loop.h"
 #include "server/manage.h"
+#include "server/request_log.h"
 #include "server/routes.h"
 
-#include <arpa/inet.h>
 #include <gnutls/gnutls.h>
 #include <poll.h>
 #include <stdio.h>
@@ -51,6 +52,15 @@ static void answer_allowed(struct request *request, const char *allow) {
   request->reply.allow = allow;
 }
 
+static void refuse_full(struct request *request) {
+  struct server *server = request->server;
+  reply_error(&request->reply, 503, "queue_full", request->id,
+              "%zu requests are waiting already, and the queue has room for %lld, of which one client gets at most four "
+              "fifths. Try again after the time in Retry-After.",
+              queue_depth(&server->queue), (long long)server->config->queue_capacity);
+  request->reply.retry_after = access_retry_after(server);
+}
+
 /* What can be said by path, method and headers alone. */
 static void answer_headers(struct request *request, const char *path) {
   const char *allow = NULL;
@@ -71,7 +81,10 @@ static void answer_headers(struct request *request, const char *path) {
     if (request->classifies) atomic_fetch_add(&request->server->classifying, 1);
     if (!access_check(request)) return;
     if (request->route->kind == ROUTE_ANSWER) request->route->answer(request);
-    if (request->route->work) request->route->work->headers(request);
+    if (!request->route->work) return;
+    request->route->work->headers(request);
+    /* The body of what will be refused need not be kept, nor be sent by a client that waits for 100 Continue. */
+    if (!request->reply.status && !queue_has_room(&request->server->queue, request->item.client)) refuse_full(request);
   }
 }
 
@@ -206,7 +219,7 @@ struct request *request_create(struct server *server, struct MHD_Connection *con
     free(request);
     return NULL;
   }
-  snprintf(request->id, sizeof request->id, "%016llx", (unsigned long long)random_number(server));
+  trace_hex(request->id, random_number(server));
   request->reply.v2 = strncmp(uri, "/v2", 3) == 0 && (uri[3] == 0 || strchr("/?", uri[3]));
   request->uri_length = strlen(uri);
   for (const char *c = uri; *c; c++) request->bad_uri |= (unsigned char)*c <= 0x20 || *c == 0x7f;
@@ -299,11 +312,7 @@ enum MHD_Result request_complete(struct request *request) {
   /* How many images a request of /v2 has is not known yet: the worker corrects it. */
   request->item.cost = stats_image_ns(request->model->stats) * (uint64_t)(request->image_count ? request->image_count : 1);
   if (!queue_reserve(&server->queue, &request->item)) {
-    reply_error(&request->reply, 503, "queue_full", request->id,
-                "%zu requests are waiting already, and the queue has room for %lld, of which one client gets at most four "
-                "fifths. Try again after the time in Retry-After.",
-                queue_depth(&server->queue), (long long)server->config->queue_capacity);
-    request->reply.retry_after = access_retry_after(server);
+    refuse_full(request);
     return request_send(request);
   }
   request->queued = true;
@@ -315,9 +324,9 @@ enum MHD_Result request_complete(struct request *request) {
 }
 
 void request_resume(struct request *request) {
-  struct MHD_Connection *connection = request->connection;
+  struct io_loop *loop = request->peer->loop;
   atomic_store(&request->phase, REQUEST_RESUMED);
-  MHD_resume_connection(connection);
+  io_loop_resume(loop, request);
 }
 
 void request_expire(struct request *request) {
@@ -373,7 +382,7 @@ static struct MHD_Response *response_of(struct request *request) {
   return response;
 }
 
-static void sum_stages(const struct request *request, struct stats_image *sum) {
+void request_sum_stages(const struct request *request, struct stats_image *sum) {
   *sum = (struct stats_image){0};
   for (int i = 0; i < request->timing_count; i++) {
     sum->decode_ns += request->timings[i].decode_ns;
@@ -382,10 +391,23 @@ static void sum_stages(const struct request *request, struct stats_image *sum) {
   }
 }
 
+static void add_server_timing(const struct request *request, struct MHD_Response *response) {
+  static const char *const names[] = {"queue;dur=", ", decode;dur=", ", preprocess;dur=", ", inference;dur=", ", total;dur="};
+  struct stats_image sum;
+  struct text text = {0};
+  request_sum_stages(request, &sum);
+  const uint64_t times[] = {request->queue_ns, sum.decode_ns, sum.preprocess_ns, sum.inference_ns, request->total_ns};
+  for (int i = 0; i < 5; i++) {
+    text_puts(&text, names[i]);
+    text_ms(&text, times[i]);
+  }
+  if (!text.failed) MHD_add_response_header(response, "Server-Timing", text.data);
+  text_release(&text);
+}
+
 /* What every reply says of its request. */
 static void add_headers(const struct request *request, struct MHD_Response *response) {
-  char text[160];
-  struct stats_image sum;
+  char text[TRACE_HEADER_LENGTH + 1];
   if (request->reply.content_type) {
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, request->reply.content_type);
   }
@@ -399,12 +421,7 @@ static void add_headers(const struct request *request, struct MHD_Response *resp
   if (request->reply.page) route_page_headers(&request->reply, response);
   trace_header(&request->trace, text);
   MHD_add_response_header(response, "traceparent", text);
-  if (!request->queued) return;
-  sum_stages(request, &sum);
-  snprintf(text, sizeof text, "queue;dur=%.3f, decode;dur=%.3f, preprocess;dur=%.3f, inference;dur=%.3f, total;dur=%.3f",
-           (double)request->queue_ns / 1e6, (double)sum.decode_ns / 1e6, (double)sum.preprocess_ns / 1e6,
-           (double)sum.inference_ns / 1e6, (double)request->total_ns / 1e6);
-  MHD_add_response_header(response, "Server-Timing", text);
+  if (request->queued) add_server_timing(request, response);
 }
 
 static void add_allow(struct MHD_Response *response, const char *allow, bool options) {
@@ -446,51 +463,6 @@ enum MHD_Result request_send(struct request *request) {
   return result;
 }
 
-static const char *client_of(const struct request *request, char *text, size_t size) {
-  const union MHD_ConnectionInfo *info = MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-  if (!info || !info->client_addr) return NULL;
-  if (info->client_addr->sa_family == AF_INET) {
-    return inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)info->client_addr)->sin_addr, text, (socklen_t)size);
-  }
-  if (info->client_addr->sa_family == AF_INET6) {
-    return inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)info->client_addr)->sin6_addr, text,
-                     (socklen_t)size);
-  }
-  return NULL;
-}
-
-static void log_access(const struct request *request, int code) {
-  struct stats_image sum;
-  char client[INET6_ADDRSTRLEN];
-  bool probe = !request->classifies && code < 400;
-  const struct log *log = &request->server->log;
-  if ((probe ? LOG_DEBUG : LOG_INFO) < atomic_load(&log->level)) return;
-  sum_stages(request, &sum);
-  /* On a terminal, ids that only the daemon knows would be noise. */
-  bool traced = request->trace.trace_id[0] && (log->format == LOG_JSON || request->trace.parent_id[0]);
-  struct log_field fields[] = {
-      log_string("request_id", request->id),
-      log_string("trace_id", traced ? request->trace.trace_id : NULL),
-      log_string("span_id", traced ? request->trace.span_id : NULL),
-      log_string("parent_id", request->trace.parent_id[0] ? request->trace.parent_id : NULL),
-      log_string("client", client_of(request, client, sizeof client)),
-      log_string("key", request->key_name[0] ? request->key_name : NULL),
-      log_string("method", request->method),
-      log_string("path", request->path),
-      log_integer("code", code),
-      log_string("model", request->model ? request->model->name : NULL),
-      log_integer("bytes", (int64_t)request->received),
-      log_integer("images", request->timing_count),
-      log_ms("queue_ms", request->queue_ns),
-      log_ms("decode_ms", sum.decode_ns),
-      log_ms("preprocess_ms", sum.preprocess_ns),
-      log_ms("inference_ms", sum.inference_ns),
-      log_ms("total_ms", request->total_ns),
-  };
-  int count = request->queued ? 17 : request->classifies ? 11 : 9;
-  log_write(log, probe ? LOG_DEBUG : LOG_INFO, "request", fields, count);
-}
-
 void request_finish(struct request *request, enum MHD_RequestTerminationCode why) {
   struct server *server = request->server;
   int code = request->gone ? STATS_CODE_GONE : request->reply.status;
@@ -504,7 +476,7 @@ void request_finish(struct request *request, enum MHD_RequestTerminationCode why
     request->reply.status = code = slow ? 408 : STATS_CODE_GONE;
     record(request);
   }
-  log_access(request, code);
+  request_log(request, code, io_loop_lines(request->peer->loop));
   access_end(request);
   request->peer->request = NULL;
   request_drop_body(request);

@@ -101,6 +101,8 @@ bool request_abandoned(const struct request *request);
 void request_drop_body(struct request *request);
 /* A header of the request, or NULL. */
 const char *request_header(const struct request *request, const char *name);
+/* The times of all its images together. */
+void request_sum_stages(const struct request *request, struct stats_image *sum);
 const char *request_query(const struct request *request, const char *name);
 
 #endif

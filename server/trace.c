@@ -1,6 +1,5 @@
 #include "server/trace.h"
 
-#include <stdio.h>
 #include <string.h>
 
 enum { TRACE_AT = 3, TRACE_DIGITS = 32, SPAN_AT = 36, SPAN_DIGITS = 16, FLAGS_AT = 53 };
@@ -15,6 +14,11 @@ static bool all_zero(const char *text, size_t length) {
 
 static int digit(char c) {
   return c <= '9' ? c - '0' : c - 'a' + 10;
+}
+
+void trace_hex(char text[17], uint64_t number) {
+  for (int i = 15; i >= 0; i--, number >>= 4) text[i] = "0123456789abcdef"[number & 15];
+  text[16] = 0;
 }
 
 bool trace_parse(const char *header, struct trace *trace) {
@@ -36,13 +40,17 @@ bool trace_parse(const char *header, struct trace *trace) {
 void trace_begin(struct trace *trace, const char *header, uint64_t high, uint64_t low, uint64_t span) {
   if (!header || !trace_parse(header, trace)) {
     *trace = (struct trace){0};
-    snprintf(trace->trace_id, sizeof trace->trace_id, "%016llx%016llx", (unsigned long long)high,
-             (unsigned long long)(low ? low : 1));
+    trace_hex(trace->trace_id, high);
+    trace_hex(trace->trace_id + SPAN_DIGITS, low ? low : 1);
   }
   trace->flags &= 1; /* what other bits mean is not known here */
-  snprintf(trace->span_id, sizeof trace->span_id, "%016llx", (unsigned long long)(span ? span : 1));
+  trace_hex(trace->span_id, span ? span : 1);
 }
 
 void trace_header(const struct trace *trace, char text[TRACE_HEADER_LENGTH + 1]) {
-  snprintf(text, TRACE_HEADER_LENGTH + 1, "00-%s-%s-%02x", trace->trace_id, trace->span_id, trace->flags);
+  memcpy(text, "00-", TRACE_AT);
+  memcpy(text + TRACE_AT, trace->trace_id, TRACE_DIGITS);
+  text[SPAN_AT - 1] = '-';
+  memcpy(text + SPAN_AT, trace->span_id, SPAN_DIGITS);
+  memcpy(text + FLAGS_AT - 1, trace->flags ? "-01" : "-00", sizeof "-00");
 }

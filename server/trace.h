@@ -13,6 +13,8 @@ struct trace {
   uint8_t flags;                                 /* bit 0: sampled */
 };
 
+/* 16 lower case digits and a zero. */
+void trace_hex(char text[17], uint64_t number);
 /* Reads a traceparent header. False, and *trace is all zero, when it is not exactly as the specification wants it: the trace
  * then starts anew. Of versions that do not exist yet, the part that version 00 has is taken. */
 bool trace_parse(const char *header, struct trace *trace);

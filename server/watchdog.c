@@ -64,10 +64,11 @@ static void link_peer(struct watchdog *watchdog, struct peer *peer, enum peer_st
   list->last = peer;
 }
 
-struct peer *watchdog_add(struct watchdog *watchdog, int fd) {
+struct peer *watchdog_add(struct watchdog *watchdog, int fd, struct io_loop *loop) {
   struct peer *peer = calloc(1, sizeof *peer);
   if (!peer) return NULL;
   peer->fd = fd;
+  peer->loop = loop;
   peer->server = watchdog->server;
   pthread_mutex_lock(&watchdog->mutex);
   link_peer(watchdog, peer, PEER_IDLE);

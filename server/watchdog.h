@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 struct server;
+struct io_loop;
 struct text;
 struct gnutls_session_int;
 
@@ -24,8 +25,9 @@ enum peer_state {
 struct peer {
   struct peer *previous, *next;
   struct server *server;
-  int fd;        /* open until watchdog_remove */
-  void *request; /* struct request that has begun and not ended; for the I/O thread */
+  struct io_loop *loop; /* of its I/O thread */
+  int fd;               /* open until watchdog_remove */
+  void *request;        /* struct request that has begun and not ended; for the I/O thread */
   enum peer_state state;
   bool timed_out; /* a deadline has passed and the socket is shut down: the state does not change any more */
   bool slow;      /* timed out while a request arrived, and watchdog_tls.c has to answer it */
@@ -54,8 +56,8 @@ struct watchdog {
 
 bool watchdog_start(struct watchdog *watchdog, struct server *server);
 void watchdog_stop(struct watchdog *watchdog);
-/* A new connection: idle. NULL: no memory. */
-struct peer *watchdog_add(struct watchdog *watchdog, int fd);
+/* A new connection of `loop`: idle. NULL: no memory. */
+struct peer *watchdog_add(struct watchdog *watchdog, int fd, struct io_loop *loop);
 void watchdog_remove(struct watchdog *watchdog, struct peer *peer);
 /* False when the peer has timed out meanwhile: its request must not go on. */
 bool watchdog_set(struct watchdog *watchdog, struct peer *peer, enum peer_state state);

@@ -52,6 +52,28 @@ START_TEST(it_is_bounded_and_in_order) {
 }
 END_TEST
 
+START_TEST(room_is_told_without_taking_it) {
+  struct queue queue;
+  ck_assert(queue_init(&queue, 5));
+  for (int i = 0; i < 4; i++) {
+    ck_assert(queue_has_room(&queue, 1));
+    put(&queue, 1, 0);
+  }
+  /* as queue_reserve: client 1 has its share, and the last place is for others */
+  ck_assert(!queue_has_room(&queue, 1));
+  ck_assert(queue_has_room(&queue, 2));
+  ck_assert(queue_has_room(&queue, 2)); /* asking takes nothing */
+  put(&queue, 2, 0);
+  ck_assert(!queue_has_room(&queue, 3));
+  free(pop(&queue));
+  ck_assert(queue_has_room(&queue, 3));
+  queue_close(&queue);
+  ck_assert(!queue_has_room(&queue, 3));
+  while (queue_depth(&queue)) free(pop(&queue));
+  queue_destroy(&queue);
+}
+END_TEST
+
 START_TEST(what_waited_too_long_leaves_it) {
   struct queue queue;
   struct queue_item items[4] = {{0}};
@@ -406,6 +428,7 @@ int main(void) {
   TCase *tests = tcase_create("queue");
   tcase_set_timeout(tests, 60);
   tcase_add_test(tests, it_is_bounded_and_in_order);
+  tcase_add_test(tests, room_is_told_without_taking_it);
   tcase_add_test(tests, what_waited_too_long_leaves_it);
   tcase_add_test(tests, clients_and_networks_take_turns);
   tcase_add_test(tests, turns_are_of_work);
