@@ -55,13 +55,20 @@ const struct networks_entry *networks_find(const char *name) {
 enum hwgq_status networks_build(const char *name, struct hwgq_shape input, int class_count, double width,
                                 const struct hwgq_quantizer *quantizer, struct hwgq_network **network,
                                 struct hwgq_error *error) {
+  return networks_build_variant(name, input, class_count, width, &(struct networks_variant){.quantizer = quantizer}, network,
+                                error);
+}
+
+enum hwgq_status networks_build_variant(const char *name, struct hwgq_shape input, int class_count, double width,
+                                        const struct networks_variant *variant, struct hwgq_network **network,
+                                        struct hwgq_error *error) {
   const struct network *found = find(name);
   if (found == NULL) return hwgq_fail(error, HWGQ_ERROR_INVALID, "there is no network \"%.40s\": choose one of " NAMES, name);
   if (!(width > 0 && width <= 64))
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "width factor %g: give one above 0 and up to 64", width);
   if (class_count < 1 || class_count > HWGQ_MAX_CLASSES)
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "%d classes: a network has 1 to %d", class_count, HWGQ_MAX_CLASSES);
-  struct builder b = {.quantizer = quantizer, .width = width, .last = "input", .error = error};
+  struct builder b = {.variant = variant, .width = width, .last = "input", .error = error};
   enum hwgq_status status = hwgq_network_create(name, input, &b.network, error);
   if (status != HWGQ_OK) return status;
   found->build(&b, class_count);

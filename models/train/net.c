@@ -85,6 +85,7 @@ struct phase {
   int statistics; /* the batch_norm whose sums this phase makes, -1 without */
   int count, chunk;
   const int *labels;
+  const float *teacher;
   int weight_from, weight_to, weight_tasks; /* layers whose weights' gradients are made beside it */
 };
 
@@ -186,6 +187,10 @@ const float *net_output(const struct net *net) {
   return net->layers[net->layer_count - 1].value;
 }
 
+const float *net_class_scores(const struct net *net) {
+  return net->layers[net->layer_count - 1].in_value;
+}
+
 int net_class_count(const struct net *net) {
   return net->layers[net->layer_count - 1].out.channels;
 }
@@ -226,13 +231,51 @@ static void pool_backward(const struct net *net, const struct net_layer *l, cons
   }
 }
 
-/* Softmax with the loss: the gradient of the batch's mean loss with respect to the softmax's input. */
-static void loss_backward(const struct net_layer *l, const int *labels, int first, int count, int batch) {
-  for (int i = first; i < first + count; i++) {
-    const float *score = l->value + (size_t)i * l->out_size;
-    float *gradient = l->gradient + (size_t)i * l->out_size;
-    for (int c = 0; c < l->out.channels; c++) gradient[c] = (score[c] - (c == labels[i] ? 1.0f : 0.0f)) / (float)batch;
+/* The sum of exp((x - largest) / temperature). */
+static double exponentials(const float *x, int count, double temperature, double *largest) {
+  double sum = 0;
+  *largest = (double)x[0];
+  for (int c = 1; c < count; c++) *largest = (double)x[c] > *largest ? (double)x[c] : *largest;
+  for (int c = 0; c < count; c++) sum += exp(((double)x[c] - *largest) / temperature);
+  return sum;
+}
+
+/* Adds the teacher's part to the gradient of one image's loss, whose other part is weighted here. */
+static void distill(const struct net_objective *o, const float *scores, const float *teacher, int classes, float *gradient) {
+  double largest, teacher_largest, t = o->temperature;
+  double sum = exponentials(scores, classes, t, &largest), teacher_sum = exponentials(teacher, classes, t, &teacher_largest);
+  for (int c = 0; c < classes; c++) {
+    double p = exp(((double)scores[c] - largest) / t) / sum;
+    double wanted = exp(((double)teacher[c] - teacher_largest) / t) / teacher_sum;
+    gradient[c] = (float)((1 - o->distillation) * (double)gradient[c] + o->distillation * t * (p - wanted));
   }
+}
+
+/* Softmax with the loss: the gradient of the batch's mean loss with respect to the softmax's input. */
+static void loss_backward(const struct phase *phase, const struct net_layer *l, int first, int count) {
+  const struct net_objective *o = &phase->net->objective;
+  int classes = l->out.channels;
+  float miss = (float)(o->smoothing / classes), hit = (float)(1 - o->smoothing) + miss;
+  for (int i = first; i < first + count; i++) {
+    size_t at = (size_t)i * l->out_size;
+    const float *probability = l->value + at;
+    float *gradient = l->gradient + at;
+    for (int c = 0; c < classes; c++) gradient[c] = probability[c] - (c == phase->labels[i] ? hit : miss);
+    if (phase->teacher != NULL) distill(o, l->in_value + at, phase->teacher + at, classes, gradient);
+    for (int c = 0; c < classes; c++) gradient[c] /= (float)phase->count;
+  }
+}
+
+static void quantize_backward(const struct net *net, const struct hwgq_layer *layer, float *gradient, const float *in,
+                              size_t count) {
+  const struct train_kernels *kernels = net->kernels;
+  if (layer->sign)
+    kernels->mask_hard_tanh(gradient, in, count);
+  else if (net->backward == NET_LOG_TAILED)
+    kernels->mask_log_tailed(gradient, in, count, layer->centers[layer->level_count - 1]);
+  else
+    kernels->mask_half_open(gradient, in, count, 0.0f,
+                            net->backward == NET_VANILLA ? INFINITY : layer->centers[layer->level_count - 1]);
 }
 
 /* From the gradient of a layer's output to that of its input. */
@@ -262,10 +305,7 @@ static void layer_backward(const struct phase *phase, const struct net_layer *l,
     break;
   }
   case HWGQ_QUANTIZE:
-    if (l->layer->sign)
-      kernels->mask_hard_tanh(gradient, in, values);
-    else
-      kernels->mask_half_open(gradient, in, values, 0.0f, l->layer->centers[l->layer->level_count - 1]);
+    quantize_backward(net, l->layer, gradient, in, values);
     break;
   case HWGQ_RELU:
     kernels->mask_half_open(gradient, in, values, 0.0f, INFINITY);
@@ -276,7 +316,7 @@ static void layer_backward(const struct phase *phase, const struct net_layer *l,
                     l->in_gradient + (size_t)(first + i) * l->in_size);
     break;
   default:
-    loss_backward(l, phase->labels, first, count, phase->count);
+    loss_backward(phase, l, first, count);
     break;
   }
 }
@@ -354,8 +394,8 @@ static void run_backward(struct phase *phase) {
   if (phase->statistics >= 0) finish_normalize(&net->layers[phase->statistics], chunks, phase->count);
 }
 
-void net_backward(struct net *net, const int *labels, int count) {
-  struct phase phase = {.net = net, .count = count, .labels = labels, .to = net->layer_count};
+void net_backward(struct net *net, const int *labels, const float *teacher, int count) {
+  struct phase phase = {.net = net, .count = count, .labels = labels, .teacher = teacher, .to = net->layer_count};
   while (phase.to > 0) {
     /* The batch_norm at the top of a phase has its sums from the phase above it. */
     int from = phase.to - 1;

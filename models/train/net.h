@@ -12,6 +12,28 @@
 #include "models/train/kernels.h"
 #include "models/train/pool.h"
 
+/* What stands for the derivative of a quantizer with levels, x being its input and m its largest center (the paper's section
+ * 3.3). Signs have the hard tanh's, 1 for |x| <= 1. */
+enum net_backward {
+  NET_CLIPPED,    /* 1 for 0 < x <= m */
+  NET_VANILLA,    /* 1 for 0 < x */
+  NET_LOG_TAILED, /* 1 for 0 < x <= m, 1 / (x - m + 1) beyond */
+};
+
+/* What a batch is trained for. All zero: cross entropy with the labels. */
+struct net_objective {
+  double smoothing; /* share of the label's probability that is spread evenly over all classes */
+  /* With p and t the softmax of the network's and the teacher's class scores, each divided by the temperature, the loss is
+   * (1 - distillation) * cross entropy with the labels + distillation * temperature^2 * KL(t, p) (Hinton, Vinyals, Dean, arXiv
+   * 1503.02531). */
+  double distillation, temperature;
+};
+
+enum net_initializer {
+  NET_UNIFORM, /* within 1 / sqrt(inputs per output) */
+  NET_MSRA,    /* Gaussian of variance 2 / (inputs per output) (He et al., arXiv 1502.01852) */
+};
+
 struct net_layer {
   enum hwgq_op op;
   const struct hwgq_layer *layer; /* borrowed */
@@ -56,7 +78,9 @@ struct net {
   int parameter_count;
   struct net_parameter *parameters;
   float statistics_momentum; /* share of a batch's statistics in the running ones */
-  float **workspaces;        /* [worker] */
+  enum net_backward backward;
+  struct net_objective objective;
+  float **workspaces; /* [worker] */
 };
 
 /* Refuses what the trainer cannot do, by the name of the layer: branches, add, concat, avg_pool, flatten, groups, a network
@@ -65,8 +89,8 @@ enum hwgq_status net_create(const struct hwgq_network *network, int batch, struc
                             struct net **net, struct hwgq_error *error);
 void net_destroy(struct net *net);
 
-/* Weights uniform within 1 / sqrt(inputs per output), biases 0, gamma 1, beta 0, running mean 0 and variance 1. */
-void net_initialize(struct net *net, uint64_t seed);
+/* Random weights, biases 0, gamma 1, beta 0, running mean 0 and variance 1. */
+void net_initialize(struct net *net, enum net_initializer kind, uint64_t seed);
 /* To be called after weights were changed and before net_forward: alpha, binary weights. */
 void net_prepare(struct net *net);
 
@@ -75,12 +99,20 @@ void net_prepare(struct net *net);
 void net_forward(struct net *net, int count, bool training);
 /* Probabilities, [image][class]. */
 const float *net_output(const struct net *net);
+/* What the softmax takes, [image][class]. */
+const float *net_class_scores(const struct net *net);
 int net_class_count(const struct net *net);
 /* Sum over the images of -log(probability of the label), and how many images have their label's probability as the largest. */
 void net_score(const struct net *net, const int *labels, int count, double *loss, int *right);
-/* After net_forward(training) of the same images: the gradients of the mean loss with respect to every parameter. */
-void net_backward(struct net *net, const int *labels, int count);
+/* After net_forward(training) of the same images: the gradients of the objective's mean with respect to every parameter.
+ * teacher: a teacher's class scores of these images, [image][class]; NULL without distillation. */
+void net_backward(struct net *net, const int *labels, const float *teacher, int count);
 
+/* Takes the parameters of layers of the same name from a network, whose shapes are inferred. Every layer must be there in the
+ * same shape, but for scales, and for the classifier (the last layer with weights), which then stay as they are. *taken: layers
+ * that were found. */
+enum hwgq_status net_import(struct net *net, const struct hwgq_network *network, int *taken, struct hwgq_error *error);
+bool net_is_classifier(const struct net *net, const struct net_layer *layer);
 /* Copies what was trained into a network of the same description, whose parameters are allocated. */
 void net_export(const struct net *net, struct hwgq_network *network);
 

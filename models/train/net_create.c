@@ -188,13 +188,14 @@ void net_destroy(struct net *net) {
   free(net);
 }
 
-void net_initialize(struct net *net, uint64_t seed) {
+void net_initialize(struct net *net, enum net_initializer kind, uint64_t seed) {
   for (int i = 0; i < net->layer_count; i++) {
     struct net_layer *l = &net->layers[i];
     struct rng rng = rng_make(seed, UINT64_MAX, (uint64_t)i);
     if (l->op == HWGQ_CONV2D || l->op == HWGQ_LINEAR) {
-      float bound = 1.0f / sqrtf((float)l->conv.taps);
-      for (size_t w = 0; w < l->conv.weight_count; w++) l->conv.weight[w] = (2.0f * rng_uniform(&rng) - 1.0f) * bound;
+      float bound = kind == NET_MSRA ? sqrtf(2.0f / (float)l->conv.taps) : 1.0f / sqrtf((float)l->conv.taps);
+      for (size_t w = 0; w < l->conv.weight_count; w++)
+        l->conv.weight[w] = bound * (kind == NET_MSRA ? rng_normal(&rng) : 2.0f * rng_uniform(&rng) - 1.0f);
       if (l->conv.has_bias) memset(l->conv.bias, 0, sizeof(float) * (size_t)l->out.channels);
     }
     if (l->op == HWGQ_BATCH_NORM || l->op == HWGQ_SCALE) {
@@ -205,42 +206,4 @@ void net_initialize(struct net *net, uint64_t seed) {
     }
   }
   net_prepare(net);
-}
-
-static void export_weights(const struct net_layer *l, struct hwgq_layer *layer) {
-  const struct conv *conv = &l->conv;
-  int positions = conv->kernel_height * conv->kernel_width;
-  size_t row_bytes = ((size_t)conv->taps + 7) / 8;
-  if (conv->binary) memset(layer->weight_bits, 0, row_bytes * (size_t)l->out.channels);
-  for (int o = 0; o < l->out.channels; o++) {
-    for (int c = 0; c < l->in.channels; c++) {
-      for (int p = 0; p < positions; p++) {
-        float w = conv->weight[((size_t)p * (size_t)l->in.channels + (size_t)c) * (size_t)l->out.channels + (size_t)o];
-        size_t tap = (size_t)c * (size_t)positions + (size_t)p;
-        if (!conv->binary)
-          layer->weight[(size_t)o * (size_t)conv->taps + tap] = w;
-        else if (w >= 0.0f)
-          layer->weight_bits[(size_t)o * row_bytes + tap / 8] |= (uint8_t)(1u << tap % 8);
-      }
-    }
-    if (layer->has_alpha) layer->alpha[o] = conv->alpha[o];
-    if (layer->has_bias) layer->bias[o] = conv->bias[o];
-  }
-}
-
-void net_export(const struct net *net, struct hwgq_network *network) {
-  for (int i = 0; i < net->layer_count; i++) {
-    const struct net_layer *l = &net->layers[i];
-    struct hwgq_layer *layer = &network->layers[i];
-    size_t bytes = sizeof(float) * (size_t)l->out.channels;
-    if (l->op == HWGQ_CONV2D || l->op == HWGQ_LINEAR) export_weights(l, layer);
-    if (l->op == HWGQ_BATCH_NORM) {
-      memcpy(layer->mean, l->mean, bytes);
-      memcpy(layer->variance, l->variance, bytes);
-    }
-    if (l->op == HWGQ_SCALE) {
-      memcpy(layer->gamma, l->gamma, bytes);
-      if (layer->has_bias) memcpy(layer->beta, l->beta, bytes);
-    }
-  }
 }
