@@ -214,10 +214,10 @@ static bool is_shifted(const uint8_t *pixels, const float *values, int left, int
 
 START_TEST(test_images_are_left_alone) {
   uint8_t pixels[SIDE * SIDE * 3];
-  float values[SIDE * SIDE * 3];
+  float values[SIDE * SIDE * 3], scratch[SIDE * SIDE * 3];
   struct augmentation augmentation = {.mirror = true, .pad = 3, .zoom = 0.5f};
   fill_pixels(pixels);
-  augment_image(&augmentation, &preprocess, shape, pixels, NULL, values);
+  augment_image(&augmentation, &preprocess, shape, pixels, NULL, values, scratch);
   ck_assert(is_shifted(pixels, values, 0, 0, false));
 }
 END_TEST
@@ -225,14 +225,14 @@ END_TEST
 /* As the engine does it. */
 START_TEST(inverted_images_are_what_the_engine_gets) {
   uint8_t pixels[SIDE * SIDE * 3];
-  float values[SIDE * SIDE * 3], expected[SIDE * SIDE * 3];
+  float values[SIDE * SIDE * 3], scratch[SIDE * SIDE * 3], expected[SIDE * SIDE * 3];
   struct hwgq_preprocess inverted = preprocess;
   struct augmentation augmentation = {.zoom = _i == 0 ? 0.0f : 1e-7f}; /* shifted by 0, resampled by almost nothing */
   struct rng rng = rng_make(1, 1, 1);
   inverted.invert = true;
   fill_pixels(pixels);
   hwgq_preprocess_to_float(&inverted, shape, pixels, expected);
-  augment_image(&augmentation, &inverted, shape, pixels, &rng, values);
+  augment_image(&augmentation, &inverted, shape, pixels, &rng, values, scratch);
   for (int y = 1; y < SIDE - 1; y++)
     for (int x = 1; x < SIDE - 1; x++)
       for (int c = 0; c < 3; c++) {
@@ -243,13 +243,13 @@ END_TEST
 
 START_TEST(shifts_and_mirrors_all_occur) {
   uint8_t pixels[SIDE * SIDE * 3];
-  float values[SIDE * SIDE * 3];
+  float values[SIDE * SIDE * 3], scratch[SIDE * SIDE * 3];
   struct augmentation augmentation = {.mirror = true, .pad = 2};
   int seen[2][5][5] = {0};
   fill_pixels(pixels);
   for (uint64_t i = 0; i < 2000; i++) {
     struct rng rng = rng_make(1, 1, i);
-    augment_image(&augmentation, &preprocess, shape, pixels, &rng, values);
+    augment_image(&augmentation, &preprocess, shape, pixels, &rng, values, scratch);
     int found = 0;
     for (int m = 0; m < 2; m++)
       for (int left = -2; left <= 2; left++)
@@ -267,14 +267,14 @@ END_TEST
 
 START_TEST(zoom_keeps_the_range_and_changes_the_size) {
   uint8_t pixels[SIDE * SIDE * 3];
-  float values[SIDE * SIDE * 3];
+  float values[SIDE * SIDE * 3], scratch[SIDE * SIDE * 3];
   struct augmentation augmentation = {.zoom = 0.5f};
   float smallest = 1e9f, largest = 0;
   /* A ramp to the right: the difference of neighbours in the middle tells the step. */
   for (int i = 0; i < SIDE * SIDE * 3; i++) pixels[i] = (uint8_t)(20 * (i / 3 % SIDE));
   for (uint64_t i = 0; i < 300; i++) {
     struct rng rng = rng_make(1, 1, i);
-    augment_image(&augmentation, &preprocess, shape, pixels, &rng, values);
+    augment_image(&augmentation, &preprocess, shape, pixels, &rng, values, scratch);
     const float *middle = values + (SIDE / 2 * SIDE + SIDE / 2) * 3;
     float step = (middle[0] - middle[-3]) / 20;
     smallest = step < smallest ? step : smallest;
@@ -307,7 +307,7 @@ static void open_fixture(struct fixture *f, bool binary) {
   support_add(f->network, "prob", HWGQ_SOFTMAX, "fc");
   ck_assert_int_eq(hwgq_network_infer(f->network, &error), HWGQ_OK);
   ck_assert_int_eq(net_create(f->network, 1, f->pool, &f->blas, &f->net, &error), HWGQ_OK);
-  net_initialize(f->net, 1);
+  net_initialize(f->net, NET_UNIFORM, 1);
 }
 
 static void close_fixture(struct fixture *f) {

@@ -205,7 +205,7 @@ static void check_parameter(struct model *m, const struct net_parameter *p) {
 }
 
 static void randomize(struct net *net, uint64_t seed) {
-  net_initialize(net, seed);
+  net_initialize(net, NET_UNIFORM, seed);
   struct rng rng = rng_make(seed, 77, 0);
   for (size_t i = 0; i < BATCH * size_of(net->network->input); i++) net->input[i] = 3 * rng_uniform(&rng) - 1.5f;
   for (int p = 0; p < net->parameter_count; p++) {
@@ -234,7 +234,7 @@ static void check_network(struct hwgq_network *network, int threads) {
   int right;
   net_score(net, model.labels, BATCH, &loss, &right);
   ck_assert_double_eq_tol(loss / BATCH, forward(&model), 1e-5);
-  net_backward(net, model.labels, BATCH);
+  net_backward(net, model.labels, NULL, BATCH);
   reduce(net);
   for (int i = 0; i < net->parameter_count; i++) check_parameter(&model, &net->parameters[i]);
   close_model(&model);
