@@ -50,6 +50,7 @@ void build_vgg_variant(struct builder *b, int class_count);
 void build_darknet19(struct builder *b, int class_count);
 void build_googlenet(struct builder *b, int class_count);
 void build_resnet18(struct builder *b, int class_count);
+void build_resnet18_small(struct builder *b, int class_count);
 void build_resnet34(struct builder *b, int class_count);
 void build_resnet50(struct builder *b, int class_count);
 

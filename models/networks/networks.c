@@ -28,15 +28,22 @@ static const struct network {
     {{"resnet-18", "ImageNet: 8 basic blocks", IMAGENET(224, 256)}, build_resnet18},
     {{"resnet-34", "ImageNet: 16 basic blocks", IMAGENET(224, 256)}, build_resnet34},
     {{"resnet-50", "ImageNet: 16 bottleneck blocks", IMAGENET(224, 256)}, build_resnet50},
+    {{"resnet-18-small", "Tiny ImageNet at 32x32: resnet-18 that keeps its input's size at first", .input = {3, 32, 32},
+      .class_count = 200,
+      .preprocess = {.order = HWGQ_RGB, .mean = {122.5f, 114, 101.5f}, .scale = {0.015625f, 0.015625f, 0.015625f}}},
+     build_resnet18_small},
 };
 
 enum { NETWORK_COUNT = sizeof networks / sizeof networks[0] };
 
-#define NAMES "lenet, vgg-small, vgg-small-relu, alexnet, vgg-variant, darknet-19, googlenet, resnet-18, resnet-34, resnet-50"
+#define NAMES                                                                                                                  \
+  "lenet, vgg-small, vgg-small-relu, alexnet, vgg-variant, darknet-19, googlenet, resnet-18, resnet-34, resnet-50, "           \
+  "resnet-18-small"
 
 const char *const *networks_names(void) {
-  static const char *const names[NETWORK_COUNT + 1] = {"lenet",      "vgg-small", "vgg-small-relu", "alexnet",   "vgg-variant",
-                                                       "darknet-19", "googlenet", "resnet-18",      "resnet-34", "resnet-50"};
+  static const char *const names[NETWORK_COUNT + 1] = {"lenet",       "vgg-small",  "vgg-small-relu", "alexnet",
+                                                       "vgg-variant", "darknet-19", "googlenet",      "resnet-18",
+                                                       "resnet-34",   "resnet-50",  "resnet-18-small"};
   return names;
 }
 

@@ -30,6 +30,7 @@ struct networks_variant {
  *   darknet-19
  *   googlenet
  *   resnet-18, resnet-34, resnet-50
+ *   resnet-18-small    32x32: resnet-18 whose first convolution is 3x3 with stride 1, and no pool behind it
  * First convolution and classifier are float but for lenet. Any input size that leaves something to every layer will do.
  * width: factor on every hidden channel count (1 is the paper's). quantizer: the activation quantizer of every layer; NULL for
  * sign activations. The network has shapes and zero-filled parameters. */

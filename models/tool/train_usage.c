@@ -6,7 +6,7 @@ static const char usage_network[] =
     "       hwgq train --resume CHECKPOINT [-o OUT.hwgq] [options]\n"
     "\n"
     "Trains a network and writes it as a .hwgq model.\n"
-    "  NETWORK   lenet (28x28 gray images), vgg-small (32x32 color images) or another network without branches that\n"
+    "  NETWORK   lenet (28x28 gray images), vgg-small (32x32 color images) or another network that\n"
     "            hwgq new --help names\n"
     "  DATA      a folder or archive (.tar, .tar.xz, .tar.gz, .zip) with train/CLASS/IMAGE and test/CLASS/IMAGE, a folder of\n"
     "            MNIST or Fashion-MNIST IDX files, or a folder of CIFAR-10 binary batches\n"

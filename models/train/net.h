@@ -1,4 +1,4 @@
-/* A network in training: the layers of a struct hwgq_network, one after the other, with what their gradients need.
+/* A network in training: the layers of a struct hwgq_network, in its order, with what their gradients need.
  *
  * A batch goes through in phases. Within a phase a few images at a time pass through several layers while they are in the
  * cache, each such chunk a task for the pool; a phase ends where the whole batch is needed (batch statistics). Chunks do not
@@ -34,16 +34,30 @@ enum net_initializer {
   NET_MSRA,    /* Gaussian of variance 2 / (inputs per output) (He et al., arXiv 1502.01852) */
 };
 
+/* One input of a layer, and the gradient of the layer that it comes from. When several layers take the same output, the first
+ * of them in backward order, which is the last one, overwrites its gradient, and the others add to it. */
+struct net_source {
+  const float *value;
+  float *gradient; /* NULL: the network's input, of which none is wanted */
+  struct hwgq_shape shape;
+  size_t size;
+  bool overwrites;
+};
+
 struct net_layer {
   enum hwgq_op op;
   const struct hwgq_layer *layer; /* borrowed */
   struct hwgq_shape in, out;
   size_t in_size, out_size; /* values per image */
-  const float *in_value;    /* the layer's input and output: [image][row][column][channel] */
+  const float *in_value;    /* the layer's first input and output: [image][row][column][channel] */
   float *value;
-  float *in_gradient; /* NULL in the first layer. Element-wise layers work in place: in_gradient == gradient. */
+  /* Of the first input; NULL where none is wanted. Element-wise layers work in place: in_gradient == gradient. Where it is not
+   * the source's own gradient, it is added to that after each chunk. */
+  float *in_gradient;
   float *gradient;
-  bool owns_value, owns_gradient;
+  bool owns_value, owns_gradient, owns_in_gradient;
+  int source_count, consumers; /* layers that take the output */
+  struct net_source sources[HWGQ_MAX_INPUTS];
 
   struct conv conv; /* conv2d, linear */
   uint8_t *which;   /* max_pool: number of the window's cell that each output was taken from */
@@ -83,8 +97,8 @@ struct net {
   float **workspaces; /* [worker] */
 };
 
-/* Refuses what the trainer cannot do, by the name of the layer: branches, add, concat, avg_pool, flatten, groups, a network
- * that does not end in a softmax. The network, with shapes inferred, must outlive the result. */
+/* Refuses what the trainer cannot do, by the name of the layer: flatten, groups, a network that does not end in a
+ * softmax. The network, with shapes inferred, must outlive the result. */
 enum hwgq_status net_create(const struct hwgq_network *network, int batch, struct pool *pool, const struct blas *blas,
                             struct net **net, struct hwgq_error *error);
 void net_destroy(struct net *net);
