@@ -33,8 +33,8 @@ static double now(void) {
 /* ---- what is kept ------------------------------------------------------------------------------------------------------- */
 
 static char *recipe_text(const struct session *s) {
-  json_t *recipe = json_pack("{s:o, s:O, s:f, s:f}", "options", train_options_recipe(&s->options), "labels", s->labels,
-                             "test_accuracy", s->test_accuracy, "train_loss", s->train_loss);
+  json_t *recipe = json_pack("{s:o, s:O, s:O, s:f, s:f}", "options", train_options_recipe(&s->options), "labels", s->labels,
+                             "history", s->history, "test_accuracy", s->test_accuracy, "train_loss", s->train_loss);
   char *text = recipe != NULL ? json_dumps(recipe, JSON_COMPACT) : NULL;
   json_decref(recipe);
   return text;
@@ -121,36 +121,48 @@ static void show_progress(const struct session *s, double epoch_start, int first
           100 * score.accuracy, rate * t->options.batch, (int)left / 3600, (int)left / 60 % 60, (int)left % 60);
 }
 
+static void write_log(struct session *s, const json_t *line) {
+  if (s->log == NULL) return;
+  bool written = line != NULL && json_dumpf(line, s->log, JSON_COMPACT | JSON_REAL_PRECISION(8)) == 0;
+  if (fprintf(s->log, "\n") < 0 || fflush(s->log) != 0 || !written) {
+    fprintf(stderr, "hwgq train: cannot write epoch %d to the log %s (%m): training goes on\n", s->trainer->epoch + 1,
+            s->options.log);
+    clearerr(s->log);
+  }
+}
+
+/* Accuracy of the weights in training, negative without test images; that of what would be exported is kept. */
+static double test(struct session *s) {
+  struct trainer *t = s->trainer;
+  double accuracy = s->test != NULL ? trainer_evaluate(t, s->test).accuracy : -1;
+  s->test_accuracy = accuracy;
+  trainer_measure_average(t);
+  if (s->test == NULL || !trainer_has_average(t)) return accuracy;
+  trainer_swap_average(t);
+  s->test_accuracy = trainer_evaluate(t, s->test).accuracy;
+  trainer_swap_average(t);
+  return accuracy;
+}
+
 static void report_epoch(struct session *s, double rate, double images_per_second) {
   struct trainer *t = s->trainer;
   struct trainer_score score = trainer_train_score(t);
   s->train_loss = score.loss;
-  s->test_accuracy = s->test != NULL ? trainer_evaluate(t, s->test).accuracy : -1;
-  double last = s->test_accuracy;
-  trainer_measure_average(t);
+  double accuracy = test(s);
   bool averaged = trainer_has_average(t);
-  if (averaged && s->test != NULL) {
-    trainer_swap_average(t);
-    s->test_accuracy = trainer_evaluate(t, s->test).accuracy;
-    trainer_swap_average(t);
-  }
   if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K");
   printf("epoch %d/%d: loss %.4f, train %.2f %%", t->epoch + 1, t->options.epochs, score.loss, 100 * score.accuracy);
-  if (s->test != NULL) printf(", test %.2f %%", 100 * last);
+  if (s->test != NULL) printf(", test %.2f %%", 100 * accuracy);
   if (s->test != NULL && averaged) printf(", averaged %.2f %%", 100 * s->test_accuracy);
   printf(", %.0f images/s\n", images_per_second);
   fflush(stdout);
-  if (s->log == NULL) return;
   json_t *line = json_pack("{s:i, s:f, s:f, s:f, s:f, s:f}", "epoch", t->epoch + 1, "loss", score.loss, "train_accuracy",
                            score.accuracy, "images_per_second", images_per_second, "lr", rate, "seconds", t->seconds);
   if (line != NULL && s->test != NULL) json_object_set_new(line, "test_accuracy", json_real(s->test_accuracy));
-  if (line != NULL && s->test != NULL && averaged) json_object_set_new(line, "unaveraged_test_accuracy", json_real(last));
-  bool written = line != NULL && json_dumpf(line, s->log, JSON_COMPACT | JSON_REAL_PRECISION(8)) == 0;
-  if (fprintf(s->log, "\n") < 0 || fflush(s->log) != 0 || !written) {
-    fprintf(stderr, "hwgq train: cannot write epoch %d to the log %s (%m): training goes on\n", t->epoch + 1, s->options.log);
-    clearerr(s->log);
-  }
-  json_decref(line);
+  if (line != NULL && s->test != NULL && averaged) json_object_set_new(line, "unaveraged_test_accuracy", json_real(accuracy));
+  write_log(s, line);
+  struct hwgq_error error;
+  if (session_record(s, line, &error) != HWGQ_OK) fprintf(stderr, "hwgq train: %s: training goes on\n", error.message);
 }
 
 /* HWGQ_OK with `interrupted` set when stopped by a signal. */
@@ -254,6 +266,7 @@ static void release(struct session *s) {
   blas_unload(&s->blas);
   if (s->log != NULL) fclose(s->log);
   json_decref(s->labels);
+  json_decref(s->history);
   free(s->checkpoint_path);
   train_options_release(&s->options);
 }
@@ -280,8 +293,9 @@ int command_train(int argc, char **argv) {
     return 0;
   }
   session.labels = json_array();
+  session.history = json_array();
   session.checkpoint_path = checkpoint_path(&session.options);
-  if (session.labels == NULL || session.checkpoint_path == NULL)
+  if (session.labels == NULL || session.history == NULL || session.checkpoint_path == NULL)
     status = hwgq_fail(&error, HWGQ_ERROR_MEMORY, "out of memory");
   else
     status = run(&session, &error);

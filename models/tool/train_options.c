@@ -85,6 +85,7 @@ static const struct {
     [TRAIN_CHECKPOINT] = {"checkpoint", TEXT, AT(checkpoint), 0, 0, NULL},
     [TRAIN_RESUME] = {"resume", TEXT, AT(resume), 0, 0, NULL},
     [TRAIN_LOG] = {"log", TEXT, AT(log), 0, 0, NULL},
+    [TRAIN_REPORT] = {"report", TEXT, AT(report), 0, 0, NULL},
     [TRAIN_THREADS] = {"threads", INT, AT(threads), 1, POOL_MAX_THREADS, NULL},
     [TRAIN_BLAS_CORE] = {"blas-core", TEXT, AT(blas_core), 0, 0, NULL},
     [TRAIN_EXPORT_ONLY] = {"export-only", FLAG, AT(export_only), 0, 0, NULL},
@@ -259,6 +260,8 @@ static enum hwgq_status check(const struct train_options *o, struct hwgq_error *
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "say where the model goes: -o OUT.hwgq");
   if (o->export_only && (o->resume == NULL || o->output == NULL))
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "--export-only needs --resume CHECKPOINT and -o OUT.hwgq");
+  if (o->export_only && o->report != NULL)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--report needs data and training, --export-only has none");
   if (o->given[TRAIN_BITS] != NULL && o->level_count > 0)
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "give one of --bits and --level-count");
   if (o->step > 0 && o->levels != TRAIN_UNIFORM)

@@ -65,6 +65,7 @@ enum train_option {
   TRAIN_CHECKPOINT,
   TRAIN_RESUME,
   TRAIN_LOG,
+  TRAIN_REPORT,
   TRAIN_THREADS,
   TRAIN_BLAS_CORE,
   TRAIN_EXPORT_ONLY,
@@ -95,7 +96,7 @@ struct train_options {
 
   /* How to run it: not part of the recipe. */
   int threads;
-  char *output, *checkpoint, *resume, *log, *blas_core;
+  char *output, *checkpoint, *resume, *log, *report, *blas_core;
   bool export_only, help;
 };
 

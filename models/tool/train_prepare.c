@@ -120,6 +120,9 @@ static enum hwgq_status resume(struct session *s, struct hwgq_error *error) {
                            ? json_number_value(json_object_get(recipe, "test_accuracy"))
                            : -1;
     s->train_loss = json_number_value(json_object_get(recipe, "train_loss"));
+    json_t *history = json_object_get(recipe, "history"); /* older checkpoints have none */
+    for (size_t i = 0; i < json_array_size(history); i++)
+      if (json_is_object(json_array_get(history, i))) json_array_append(s->history, json_array_get(history, i));
     if (s->options.export_only) status = take_labels(s, json_object_get(recipe, "labels"), error);
     json_decref(recipe);
   }

@@ -19,10 +19,15 @@ struct session {
   json_t *labels;       /* array of texts */
   double test_accuracy; /* of what would be exported, after the last epoch; negative: unknown */
   double train_loss;
+  json_t *history; /* the log's objects, of all epochs */
   FILE *log;
 };
 
 /* Data, network, trainer, teacher and what to begin with or to go on from, as the options say (train_prepare.c). */
 enum hwgq_status session_prepare(struct session *session, struct hwgq_error *error);
+
+/* Adds an epoch to the history, which takes the object over (NULL: nothing happens), and writes the report if one is wanted.
+ * (train_history.c) */
+enum hwgq_status session_record(struct session *session, json_t *epoch, struct hwgq_error *error);
 
 #endif

@@ -83,6 +83,7 @@ static const char usage_running[] =
     "                       only between epochs)\n"
     "  --export-only        with --resume: write the model of the checkpoint, train nothing, need no data\n"
     "  --log FILE           one JSON object a line after every epoch; appended to with --resume\n"
+    "  --report DIR         after every epoch DIR/report.html: curves, and what arrives at each activation against N(0,1)\n"
     "  --threads N          default: all processors\n"
     "  --blas-core NAME     kernels of OpenBLAS, such as Haswell or SkylakeX (default: OPENBLAS_CORETYPE, else chosen by CPU)\n"
     "\n"

@@ -117,7 +117,7 @@ struct fill {
   struct trainer *trainer;
   const struct dataset *images;
   const int *which; /* NULL: from first on, without augmentation */
-  int first;
+  int first, stride;
 };
 
 static void fill_task(void *context, int index, int worker) {
@@ -125,7 +125,7 @@ static void fill_task(void *context, int index, int worker) {
   struct trainer *trainer = fill->trainer;
   const struct dataset *images = fill->images;
   const struct trainer_options *options = &trainer->options;
-  int image = fill->which != NULL ? fill->which[index] : fill->first + index;
+  int image = fill->which != NULL ? fill->which[index] : (fill->first + index) * fill->stride;
   size_t size = (size_t)images->height * (size_t)images->width * (size_t)images->channels;
   struct rng rng = rng_make(options->seed, (uint64_t)trainer->epoch, (uint64_t)image + 1);
   augment_image(&options->augmentation, &options->preprocess, trainer->net->network->input,
@@ -231,7 +231,7 @@ struct trainer_score trainer_evaluate(struct trainer *trainer, const struct data
   int batch = trainer->options.batch;
   for (int first = 0; first < images->count; first += batch) {
     int count = images->count - first < batch ? images->count - first : batch, right;
-    struct fill fill = {.trainer = trainer, .images = images, .first = first};
+    struct fill fill = {.trainer = trainer, .images = images, .first = first, .stride = 1};
     double loss;
     pool_run(trainer->net->pool, count, fill_task, &fill);
     net_forward(trainer->net, count, false);
@@ -242,4 +242,16 @@ struct trainer_score trainer_evaluate(struct trainer *trainer, const struct data
   score.loss /= images->count > 0 ? images->count : 1;
   score.accuracy /= images->count > 0 ? images->count : 1;
   return score;
+}
+
+void trainer_distributions(struct trainer *trainer, const struct dataset *images, int most, struct distribution *list) {
+  int batch = trainer->options.batch, end = images->count < most ? images->count : most;
+  for (int first = 0; first < end; first += batch) {
+    int count = end - first < batch ? end - first : batch;
+    /* Spread over the images, which lie class by class. */
+    struct fill fill = {.trainer = trainer, .images = images, .first = first, .stride = images->count / end};
+    pool_run(trainer->net->pool, count, fill_task, &fill);
+    net_forward(trainer->net, count, false);
+    distribution_add(trainer->net, count, list);
+  }
 }

@@ -6,6 +6,7 @@
 #include "models/data/dataset.h"
 #include "models/train/augment.h"
 #include "models/train/average.h"
+#include "models/train/distribution.h"
 #include "models/train/net.h"
 #include "models/train/optimizer.h"
 #include "models/train/teacher.h"
@@ -75,5 +76,7 @@ struct trainer_score {
 struct trainer_score trainer_train_score(const struct trainer *trainer);
 /* Of other images, with the running statistics. */
 struct trainer_score trainer_evaluate(struct trainer *trainer, const struct dataset *images);
+/* Adds the activations of up to `most` of these images to a list of distribution_create, with the running statistics. */
+void trainer_distributions(struct trainer *trainer, const struct dataset *images, int most, struct distribution *list);
 
 #endif
