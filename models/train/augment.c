@@ -63,8 +63,8 @@ static struct window draw_window(const struct augmentation *a, struct hwgq_shape
   float aspect = a->aspect > 0 ? augment_factor(rng, a->aspect / 2) : 1.0f;
   if (a->crop > 0) {
     float away = rng_uniform(rng) * (float)a->crop;
-    left += (rng_uniform(rng) - 0.5f) * away * (float)shape.width;
-    top += (rng_uniform(rng) - 0.5f) * away * (float)shape.height;
+    left += (rng_uniform(rng) - 0.5f) * away * (float)(shape.width - 1);
+    top += (rng_uniform(rng) - 0.5f) * away * (float)(shape.height - 1);
     step *= 1.0f - away;
   }
   struct window window = {.step_x = step * aspect, .step_y = step / aspect};
