@@ -1,7 +1,9 @@
 /* The authors' recipes are those of the solver.prototxt and train_val.prototxt files of their published program
  * (github.com/zhaoweicai/hwgq, examples/cifar10 and examples/imagenet): SGD with momentum 0.9, a learning rate that falls on a
  * straight line to 0, mirrored and shifted images. Their iterations are epochs here: 100,000 of 100 images of CIFAR-10 are 200;
- * 320,000 of 256 images of ImageNet are 64. Mean pixels stand for their mean image. */
+ * 320,000 of 256 images of ImageNet are 64 (256 is the paper's; the files have 128 for
+ * each of several devices). The mean of CIFAR-10's channels stands for their mean image, and a shift of the 224 or 227 pixels
+ * in the center for a window anywhere in 256. */
 #include "models/tool/train_presets.h"
 
 #include <string.h>
@@ -17,7 +19,7 @@ static const struct train_preset_option paper_cifar[] = {
     PAPER,    {TRAIN_LR, "0.01"}, {TRAIN_WEIGHT_DECAY, "0.0005"}, {TRAIN_BATCH, "100"}, {TRAIN_EPOCHS, "200"}, {TRAIN_PAD, "4"},
     {0, NULL}};
 #define IMAGENET                                                                                                               \
-  PAPER, {TRAIN_ORDER, "bgr"}, {TRAIN_RESIZE, "256"}, {TRAIN_PAD, "16"}, {                                                     \
+  PAPER, {TRAIN_ORDER, "bgr"}, {TRAIN_MEAN, "104,117,123"}, {TRAIN_RESIZE, "256"}, {TRAIN_PAD, "16"}, {                        \
     TRAIN_BATCH, "256"                                                                                                         \
   }
 static const struct train_preset_option paper_alexnet[] = {

@@ -118,7 +118,7 @@ print_row() { # NAME TITLE OPTIONS
     if (n == 0) { printf "| %-52s | %7s | %15s | %5d |\n", title, "-", "-", 0; exit }
     low = high = v[1]
     for (i = 1; i <= n; i++) { sum += v[i]; if (v[i] + 0 < low + 0) low = v[i]; if (v[i] + 0 > high + 0) high = v[i] }
-    printf "| %-52s | %7.2f | %7.2f-%7.2f | %5d |\n", title, sum / n, low, high, n
+    printf "| %-52s | %7.2f | %6.2f - %6.2f | %5d |\n", title, sum / n, low, high, n
   }'
 }
 
