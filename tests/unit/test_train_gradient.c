@@ -7,7 +7,9 @@
  *   sign        the same with s = 1 for |x0| <= 1, else 0
  *   max pool    takes the cell that was the largest at x0 (the first of equals)
  *   relu        passes x where x0 > 0, else 0
- *   weights     alpha(w0) sign(w0) + (w - w0)  (binary layers) */
+ *   weights     alpha(w0) sign(w0) + (w - w0)  (binary layers)
+ *
+ * Longer than most files: the second forward pass and the networks that it is compared on belong together. */
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -88,8 +90,8 @@ static double quantized(const struct hwgq_layer *layer, double x) {
 }
 
 static double slope_of(const struct net *net, const struct hwgq_layer *layer, double x) {
-  double most = (double)layer->centers[layer->level_count - 1];
   if (layer->sign) return fabs(x) <= 1;
+  double most = (double)layer->centers[layer->level_count - 1];
   if (x <= 0) return 0;
   if (x <= most || net->backward == NET_VANILLA) return 1;
   return net->backward == NET_LOG_TAILED ? 1 / (x - most + 1) : 0;
