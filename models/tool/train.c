@@ -296,9 +296,22 @@ static enum hwgq_status empty_data(struct session *s, struct hwgq_error *error) 
   return HWGQ_OK;
 }
 
+/* Takes the precision and writes it into the recipe, so that a resumed run computes alike on another CPU or not at all. */
+static enum hwgq_status choose_precision(struct session *s, struct hwgq_error *error) {
+  struct train_options *o = &s->options;
+  const struct dot_kernels *fast = dot_kernels_fast();
+  if (o->precision == PRECISION_BF16 && fast == NULL && !o->export_only)
+    return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "precision bf16: this CPU has no AVX512-BF16; use --precision float32");
+  s->blas.dot = o->precision == PRECISION_FLOAT32 ? NULL : fast;
+  free(o->given[TRAIN_PRECISION]);
+  o->given[TRAIN_PRECISION] = strdup(s->blas.dot != NULL ? "bf16" : "float32");
+  return o->given[TRAIN_PRECISION] != NULL ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the precision");
+}
+
 static enum hwgq_status prepare(struct session *s, struct hwgq_error *error) {
   struct train_options *o = &s->options;
   enum hwgq_status status = blas_load(o->blas_core, &s->blas, error);
+  if (status == HWGQ_OK) status = choose_precision(s, error);
   if (status == HWGQ_OK) status = pool_create(o->threads, &s->pool, error);
   if (status != HWGQ_OK) return status;
   if (o->export_only) {
@@ -362,8 +375,9 @@ static enum hwgq_status run(struct session *s, struct hwgq_error *error) {
     /* EINVAL: a pipe or terminal, which has nothing old in it */
     if (s->log != NULL && s->options.resume == NULL && ftruncate(fileno(s->log), 0) != 0 && errno != EINVAL)
       return hwgq_fail(error, HWGQ_ERROR_IO, "cannot write the log %s: %m", s->options.log);
-    printf("%s: %d images to train on, %d to test, %d classes; OpenBLAS %s, %d threads\n", s->network->name, s->train->count,
-           s->test != NULL ? s->test->count : 0, s->train->class_count, s->blas.core, s->options.threads);
+    printf("%s: %d images to train on, %d to test, %d classes; OpenBLAS %s, %s, %d threads\n", s->network->name,
+           s->train->count, s->test != NULL ? s->test->count : 0, s->train->class_count, s->blas.core,
+           s->options.given[TRAIN_PRECISION], s->options.threads);
     fflush(stdout);
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGINT, &action, NULL);

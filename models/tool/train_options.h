@@ -24,6 +24,7 @@ enum train_option {
   TRAIN_POWER,
   TRAIN_WARMUP,
   TRAIN_SEED,
+  TRAIN_PRECISION,
   TRAIN_MIRROR,
   TRAIN_PAD,
   TRAIN_ZOOM,
@@ -48,6 +49,8 @@ enum train_option {
   TRAIN_OPTION_COUNT
 };
 
+enum train_precision { PRECISION_AUTO, PRECISION_FLOAT32, PRECISION_BF16 };
+
 struct train_options {
   /* The recipe. */
   char *network, *data;
@@ -58,6 +61,7 @@ struct train_options {
   bool mean_given, order_given, no_test;
   int limit;
   char *labels_file;
+  enum train_precision precision;
   struct trainer_options trainer;
 
   char *given[TRAIN_RECIPE_COUNT]; /* texts of the options that were given; NULL: default */

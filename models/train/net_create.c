@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "models/train/conv_narrow.h"
 #include "models/train/net.h"
 #include "models/train/rng.h"
 
@@ -64,6 +65,14 @@ static bool allocate_channels(struct net_layer *l, int batch) {
   return l->partial != NULL;
 }
 
+/* The levels that layer i takes: of a quantizer before it, or before max pooling before it. */
+static struct conv_levels input_levels(const struct hwgq_network *network, int i) {
+  do {
+    i = network->layers[i].inputs[0];
+  } while (i >= 0 && network->layers[i].op == HWGQ_MAX_POOL);
+  return i >= 0 && network->layers[i].op == HWGQ_QUANTIZE ? conv_levels_of(&network->layers[i]) : (struct conv_levels){0};
+}
+
 static enum hwgq_status create_layer(struct net *net, int i, struct hwgq_error *error) {
   struct net_layer *l = &net->layers[i], *before = i > 0 ? l - 1 : NULL;
   l->layer = &net->network->layers[i];
@@ -76,6 +85,8 @@ static enum hwgq_status create_layer(struct net *net, int i, struct hwgq_error *
   l->in_gradient = before != NULL ? before->gradient : NULL;
   if (l->op == HWGQ_CONV2D || l->op == HWGQ_LINEAR) {
     enum hwgq_status status = conv_create(l->layer, l->in, before != NULL, &l->conv, error);
+    if (status == HWGQ_OK)
+      status = conv_narrow_create(&l->conv, net->blas->dot, input_levels(net->network, i), net->batch, error);
     if (status != HWGQ_OK) return status;
   }
   l->owns_value = !(l->op == HWGQ_BATCH_NORM && before != NULL && may_be_overwritten(before->op));
