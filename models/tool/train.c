@@ -300,7 +300,8 @@ static enum hwgq_status empty_data(struct session *s, struct hwgq_error *error) 
 static enum hwgq_status choose_precision(struct session *s, struct hwgq_error *error) {
   struct train_options *o = &s->options;
   const struct dot_kernels *fast = dot_kernels_fast();
-  if (o->precision == PRECISION_BF16 && fast == NULL && !o->export_only)
+  if (o->export_only) return HWGQ_OK;
+  if (o->precision == PRECISION_BF16 && fast == NULL)
     return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "precision bf16: this CPU has no AVX512-BF16; use --precision float32");
   s->blas.dot = o->precision == PRECISION_FLOAT32 ? NULL : fast;
   free(o->given[TRAIN_PRECISION]);

@@ -5,10 +5,13 @@
 #include <string.h>
 
 enum {
-  CHANNEL_MULTIPLE = DOT_BLOCK, /* channels of padded images */
-  BLOCK_ROWS = 640,             /* output pixels whose padded gradient is made at a time */
-  BLOCK_PAIRS = 256,            /* pairs of pixels along which a weights' gradient is summed in registers */
-  MOST_SLICES = 4,
+  IN_MULTIPLE = DOT_SIGN_CHANNELS, /* channels of padded images: so that tiles of signs are whole */
+  OUT_MULTIPLE = DOT_COLUMNS,
+  BLOCK_ROWS = 640,                /* output pixels whose padded gradient is made at a time */
+  BLOCK_PAIRS = 256,               /* pairs of pixels along which a weights' gradient is summed in registers */
+  SPREAD_CHANNELS = 2 * DOT_BLOCK, /* of the input that are prepared for it at a time */
+  SLICE_PANELS = 2,                /* panels of out channels that a task of it takes ... */
+  MOST_SLICES = 4,                 /* ... or more, so that there are no more tasks than this for a part of the batch */
 };
 
 /* An image with zeros around it (and between its pixels), and windows over it. */
@@ -77,14 +80,14 @@ static void set_shapes(struct conv *conv, struct conv_narrow *n) {
                              .left = n->pad_width,
                              .space_y = 1,
                              .space_x = 1,
-                             .pixel_bytes = round_up((size_t)n->in.channels, CHANNEL_MULTIPLE)};
+                             .pixel_bytes = round_up((size_t)n->in.channels, IN_MULTIPLE)};
   n->gradient = (struct padded){.height = n->in.height + n->kernel_height - 1,
                                 .width = n->in.width + n->kernel_width - 1,
                                 .top = n->kernel_height - 1 - n->pad_height,
                                 .left = n->kernel_width - 1 - n->pad_width,
                                 .space_y = conv->stride_height,
                                 .space_x = conv->stride_width,
-                                .pixel_bytes = 2 * round_up((size_t)conv->out.channels, CHANNEL_MULTIPLE)};
+                                .pixel_bytes = 2 * round_up((size_t)conv->out.channels, OUT_MULTIPLE)};
   n->image.image_bytes = (size_t)n->image.height * (size_t)n->image.width * n->image.pixel_bytes;
   n->gradient.image_bytes = (size_t)n->gradient.height * (size_t)n->gradient.width * n->gradient.pixel_bytes;
 }
@@ -106,6 +109,7 @@ static void set_blocks(struct conv *conv, struct conv_narrow *n) {
   n->block_images = rows < 1 ? 1 : rows;
   int all = panels(conv->out.channels);
   n->slice_panels = (all + MOST_SLICES - 1) / MOST_SLICES;
+  if (n->slice_panels < SLICE_PANELS) n->slice_panels = SLICE_PANELS;
   conv->slices = (all + n->slice_panels - 1) / n->slice_panels;
   conv->groups = 2;
 }
@@ -195,9 +199,9 @@ static int gradient_images(const struct conv *conv) {
   return (BLOCK_ROWS + pixels - 1) / pixels;
 }
 
-static size_t block_image_bytes(const struct conv *conv) {
-  const struct conv_narrow *n = conv->narrow;
-  return (size_t)block_positions(conv) * (size_t)n->block_images * n->image.pixel_bytes * 2 * sizeof(uint16_t);
+/* Numbers of one channel block of a block's spread input. */
+static ptrdiff_t spread_numbers(const struct conv *conv) {
+  return (ptrdiff_t)conv->narrow->block_images * block_positions(conv) * 2 * DOT_BLOCK;
 }
 
 static size_t panel_numbers(const struct conv *conv) {
@@ -207,37 +211,43 @@ static size_t panel_numbers(const struct conv *conv) {
 
 size_t conv_narrow_workspace(const struct conv *conv) {
   size_t input = (size_t)gradient_images(conv) * conv->narrow->gradient.image_bytes;
-  size_t weight = block_image_bytes(conv) + sizeof(uint16_t) * panel_numbers(conv) * (size_t)conv->narrow->slice_panels;
+  size_t weight =
+      (size_t)spread_numbers(conv) * SPREAD_CHANNELS / DOT_BLOCK + panel_numbers(conv) * (size_t)conv->narrow->slice_panels;
+  weight *= sizeof(uint16_t);
   return (input > weight ? input : weight) / sizeof(float) + 1;
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------------------------ */
 
+/* start = -zero * sum of signs: only where zero is not 0. */
+static void sum_signs(const struct conv *conv, int from, int to) {
+  const struct conv_narrow *n = conv->narrow;
+  size_t channels = (size_t)conv->out.channels;
+  for (size_t t = 0; t < (size_t)conv->taps; t++)
+    for (int o = from; o < to; o++)
+      n->start[o] -= conv->weight[t * channels + (size_t)o] >= 0.0f ? n->levels.zero : -n->levels.zero;
+}
+
 void conv_narrow_prepare(const struct conv *conv, int from, int to) {
   const struct conv_narrow *n = conv->narrow;
-  int positions = n->kernel_height * n->kernel_width, out_channels = conv->out.channels, in_channels = n->in.channels;
-  size_t steps = n->image.pixel_bytes / 4, back_steps = n->gradient.pixel_bytes / 4;
+  size_t positions = (size_t)n->kernel_height * (size_t)n->kernel_width, out_channels = (size_t)conv->out.channels;
+  size_t channels = (size_t)n->in.channels, panel = (size_t)from / DOT_COLUMNS;
   for (int o = from; o < to; o++) {
     n->scale[o] = n->levels.step * conv->alpha[o];
     n->start[o] = 0;
   }
-  for (int p = 0; p < positions; p++) {
-    for (int c = 0; c < in_channels; c++) {
-      const float *weight = conv->weight + ((size_t)p * (size_t)in_channels + (size_t)c) * (size_t)out_channels;
-      int8_t *forward =
-          n->forward +
-          (((size_t)(from / DOT_COLUMNS) * (size_t)positions + (size_t)p) * steps + (size_t)c / 4) * 4 * DOT_COLUMNS + c % 4;
+  if (n->levels.zero != 0) sum_signs(conv, from, to);
+  for (size_t p = 0; p < positions; p++) {
+    for (size_t c = 0; c < channels; c += DOT_SIGN_CHANNELS) {
+      const float *weights = conv->weight + (p * channels + c) * out_channels + (size_t)from;
+      int8_t *forward = n->forward + ((panel * positions + p) * n->image.pixel_bytes + c) * DOT_COLUMNS;
       uint16_t *backward = n->backward;
       if (backward != NULL)
         backward +=
-            ((size_t)(c / DOT_COLUMNS) * (size_t)positions + (size_t)(positions - 1 - p)) * back_steps * 2 * DOT_COLUMNS +
-            2 * (size_t)(c % DOT_COLUMNS);
-      for (int o = from; o < to; o++) {
-        int sign = weight[o] >= 0.0f ? 1 : -1;
-        forward[4 * (o % DOT_COLUMNS)] = (int8_t)sign;
-        n->start[o] -= n->levels.zero * sign;
-        if (backward != NULL) backward[(o / 2) * 2 * DOT_COLUMNS + o % 2] = sign > 0 ? 0x3f80 : 0xbf80; /* 1 and -1 */
-      }
+            ((c / DOT_COLUMNS * positions + positions - 1 - p) * n->gradient.pixel_bytes / 2 + (size_t)from) * DOT_COLUMNS +
+            2 * (c % DOT_COLUMNS);
+      int count = channels - c < DOT_SIGN_CHANNELS ? (int)(channels - c) : DOT_SIGN_CHANNELS;
+      n->kernels->signs(weights, (ptrdiff_t)out_channels, count, to - from, forward, backward);
     }
   }
 }
@@ -321,9 +331,18 @@ void conv_narrow_forward(const struct conv *conv, const float *in, int first, in
 static void pad_gradient(const struct conv *conv, const float *gradient, uint8_t *image) {
   const struct conv_narrow *n = conv->narrow;
   const struct padded *g = &n->gradient;
-  memset(image, 0, g->image_bytes);
+  size_t row_bytes = (size_t)g->width * g->pixel_bytes, inside = (size_t)conv->out.width * g->pixel_bytes;
+  bool dense = g->space_y == 1 && g->space_x == 1 && g->pixel_bytes == 2 * (size_t)conv->out.channels;
+  size_t before = (size_t)g->left * g->pixel_bytes, after = row_bytes - before - inside;
+  size_t above = (size_t)g->top * row_bytes, all = (size_t)conv->out.height * row_bytes;
+  memset(image, 0, dense ? above : g->image_bytes);
+  if (dense) memset(image + above + all, 0, g->image_bytes - above - all);
   for (int y = 0; y < conv->out.height; y++) {
     uint8_t *row = image + (size_t)((y * g->space_y + g->top) * g->width + g->left) * g->pixel_bytes;
+    if (dense) {
+      memset(row - before, 0, before);
+      memset(row + inside, 0, after);
+    }
     for (int x = 0; x < conv->out.width; x++, gradient += conv->out.channels, row += (size_t)g->space_x * g->pixel_bytes)
       n->kernels->round(gradient, conv->alpha, conv->out.channels, (uint16_t *)(void *)row);
   }
@@ -363,23 +382,26 @@ struct block {
   int image, images, row, rows;
 };
 
-/* The block's input pixels as pairs (x, x + stride) of bfloat16: [channel block][image][row][column][DOT_BLOCK][2]. */
-static void spread_block(const struct conv *conv, const struct block *b, uint16_t *out) {
+/* Channels [channel, channel + SPREAD_CHANNELS) of the block's input, as pairs (x, x + stride) of bfloat16:
+ * [channel block][image][row][column][DOT_BLOCK][2]. Returns the number of channel blocks. */
+static int spread_block(const struct conv *conv, const struct block *b, int channel, uint16_t *out) {
   const struct conv_narrow *n = conv->narrow;
-  int width = n->image.width, per_image = block_positions(conv);
-  int in_rows = (b->rows - 1) * conv->stride_height + n->kernel_height;
-  ptrdiff_t block_stride = (ptrdiff_t)n->block_images * per_image * 2 * DOT_BLOCK;
+  int width = n->image.width, in_rows = (b->rows - 1) * conv->stride_height + n->kernel_height;
+  struct dot_spread s = {.pixel_bytes = (ptrdiff_t)n->image.pixel_bytes,
+                         .partner_bytes = (ptrdiff_t)n->image.pixel_bytes * conv->stride_width,
+                         .pixels = width,
+                         .partners = width - conv->stride_width,
+                         .blocks = n->in.channels - channel > DOT_BLOCK ? SPREAD_CHANNELS / DOT_BLOCK : 1,
+                         .block_stride = spread_numbers(conv),
+                         .zero = n->levels.zero};
   for (int i = 0; i < b->images; i++) {
     const uint8_t *row = n->kept + (size_t)(b->image + i) * n->image.image_bytes +
-                         (size_t)(b->row * conv->stride_height * width) * n->image.pixel_bytes;
-    uint16_t *target = out + (ptrdiff_t)i * per_image * 2 * DOT_BLOCK;
-    for (int p = 0; p < in_rows * width; p++, target += 2 * DOT_BLOCK) {
-      const uint8_t *pixel = row + (size_t)p * n->image.pixel_bytes;
-      const uint8_t *second =
-          p % width + conv->stride_width < width ? pixel + (size_t)conv->stride_width * n->image.pixel_bytes : NULL;
-      n->kernels->spread(pixel, second, (int)n->image.pixel_bytes / DOT_BLOCK, n->levels.zero, target, block_stride);
-    }
+                         (size_t)(b->row * conv->stride_height * width) * n->image.pixel_bytes + channel;
+    uint16_t *target = out + (size_t)i * (size_t)block_positions(conv) * 2 * DOT_BLOCK;
+    for (int y = 0; y < in_rows; y++, row += (size_t)width * n->image.pixel_bytes, target += width * 2 * DOT_BLOCK)
+      n->kernels->spread(&s, row, target);
   }
+  return s.blocks;
 }
 
 /* The block's output gradient, times step, of one panel of channels: [pair][DOT_COLUMNS][2]. */
@@ -399,23 +421,20 @@ static void pair_block(const struct conv *conv, const struct block *b, const flo
   }
 }
 
-static void add_block(const struct conv *conv, const struct block *b, int panel, const uint16_t *image, const uint16_t *pairs,
-                      float *gradient) {
+/* Adds the block's share to the weights' gradient of channels [channel, channel + DOT_BLOCK). */
+static void add_block(const struct conv *conv, const struct block *b, int panel, int channel, const uint16_t *image,
+                      const uint16_t *pairs, float *gradient) {
   const struct conv_narrow *n = conv->narrow;
   int positions = n->kernel_height * n->kernel_width, channels = conv->out.channels;
   int count = b->images * b->rows * pairs_per_row(conv);
-  ptrdiff_t block_stride = (ptrdiff_t)n->block_images * block_positions(conv) * 2 * DOT_BLOCK;
-  size_t panel_size = panel_numbers(conv);
-  for (int c = 0; c < n->in.channels; c += DOT_BLOCK, image += block_stride) {
-    int rows = n->in.channels - c < DOT_BLOCK ? n->in.channels - c : DOT_BLOCK;
-    for (int p = 0; p < positions; p++) {
-      float *out = gradient + ((size_t)p * (size_t)n->in.channels + (size_t)c) * (size_t)channels;
-      for (int s = 0; s < n->slice_panels; s++) {
-        int column = (panel + s) * DOT_COLUMNS;
-        if (column >= channels) break;
-        n->kernels->gradient(image + n->gradient_tap_offsets[p], n->pair_offsets, count, pairs + (size_t)s * panel_size, rows,
-                             channels - column < DOT_COLUMNS ? channels - column : DOT_COLUMNS, out + column, channels);
-      }
+  int rows = n->in.channels - channel < DOT_BLOCK ? n->in.channels - channel : DOT_BLOCK;
+  for (int p = 0; p < positions; p++) {
+    float *out = gradient + ((size_t)p * (size_t)n->in.channels + (size_t)channel) * (size_t)channels;
+    for (int s = 0; s < n->slice_panels; s++) {
+      int column = (panel + s) * DOT_COLUMNS;
+      if (column >= channels) break;
+      n->kernels->gradient(image + n->gradient_tap_offsets[p], n->pair_offsets, count, pairs + (size_t)s * panel_numbers(conv),
+                           rows, channels - column < DOT_COLUMNS ? channels - column : DOT_COLUMNS, out + column, channels);
     }
   }
 }
@@ -430,16 +449,19 @@ void conv_narrow_backward_weight(const struct conv *conv, const float *out_gradi
     memset(gradient + (size_t)t * (size_t)channels + column, 0,
            sizeof(float) * (size_t)((end < channels ? end : channels) - column));
   uint16_t *image = (uint16_t *)(void *)workspace;
-  uint16_t *pairs = image + block_image_bytes(conv) / sizeof *image;
+  uint16_t *pairs = image + spread_numbers(conv) * SPREAD_CHANNELS / DOT_BLOCK;
   struct block b;
   for (b.image = from; b.image < to; b.image += n->block_images) {
     b.images = to - b.image < n->block_images ? to - b.image : n->block_images;
     for (b.row = 0; b.row < conv->out.height; b.row += n->block_rows) {
       b.rows = conv->out.height - b.row < n->block_rows ? conv->out.height - b.row : n->block_rows;
-      spread_block(conv, &b, image);
       for (int s = 0; s < n->slice_panels && (panel + s) * DOT_COLUMNS < channels; s++)
         pair_block(conv, &b, out_gradient, panel + s, pairs + (size_t)s * panel_numbers(conv));
-      add_block(conv, &b, panel, image, pairs, gradient);
+      for (int c = 0; c < n->in.channels; c += SPREAD_CHANNELS) {
+        int blocks = spread_block(conv, &b, c, image);
+        for (int i = 0; i < blocks; i++)
+          add_block(conv, &b, panel, c + i * DOT_BLOCK, image + i * spread_numbers(conv), pairs, gradient);
+      }
     }
   }
 }

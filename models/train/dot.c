@@ -84,11 +84,22 @@ static void pair(const float *first, const float *second, int count, float scale
   }
 }
 
-static void spread(const uint8_t *first, const uint8_t *second, int blocks, int zero, uint16_t *y, ptrdiff_t block_stride) {
-  for (int b = 0; b < blocks; b++, y += block_stride) {
-    for (int i = 0; i < DOT_BLOCK; i++) {
-      y[2 * i] = dot_round((float)(first[b * DOT_BLOCK + i] - zero));
-      y[2 * i + 1] = second != NULL ? dot_round((float)(second[b * DOT_BLOCK + i] - zero)) : 0;
+static void spread(const struct dot_spread *s, const uint8_t *pixels, uint16_t *y) {
+  for (int p = 0; p < s->pixels; p++, pixels += s->pixel_bytes, y += 2 * DOT_BLOCK) {
+    for (int c = 0; c < s->blocks * DOT_BLOCK; c++) {
+      uint16_t *target = y + c / DOT_BLOCK * s->block_stride + 2 * (c % DOT_BLOCK);
+      target[0] = dot_round((float)(pixels[c] - s->zero));
+      target[1] = p < s->partners ? dot_round((float)(pixels[c + s->partner_bytes] - s->zero)) : 0;
+    }
+  }
+}
+
+static void signs(const float *weights, ptrdiff_t stride, int channels, int columns, int8_t *forward, uint16_t *backward) {
+  for (int c = 0; c < DOT_SIGN_CHANNELS; c++) {
+    for (int o = 0; o < DOT_COLUMNS; o++) {
+      int sign = c >= channels || o >= columns ? 0 : weights[c * stride + o] >= 0.0f ? 1 : -1;
+      forward[(c / 4 * DOT_COLUMNS + o) * 4 + c % 4] = (int8_t)sign;
+      if (backward != NULL) backward[(o / 2 * DOT_COLUMNS + c) * 2 + o % 2] = dot_round((float)sign);
     }
   }
 }
@@ -102,6 +113,7 @@ const struct dot_kernels dot_kernels_plain = {
     .round = round_scaled,
     .pair = pair,
     .spread = spread,
+    .signs = signs,
 };
 
 const struct dot_kernels *dot_kernels_fast(void) {

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DOT_ROWS = 8, DOT_COLUMNS = 32, DOT_BLOCK = 8, DOT_STEP_BYTES = 4 };
+enum { DOT_ROWS = 8, DOT_COLUMNS = 32, DOT_BLOCK = 8, DOT_STEP_BYTES = 4, DOT_SIGN_CHANNELS = 16 };
 
 /* The windows of a convolution by one panel of weights: sum over taps t and steps s of row[m][tap_offsets[t] + 4 s ...] by
  * panel[t][s][column][...]. */
@@ -22,6 +22,15 @@ struct dot_windows {
   int rows, columns; /* of the tile, that are stored */
   float *out;        /* [rows][stride] */
   ptrdiff_t stride;
+};
+
+/* Rows of pixels of 8-bit levels become [channel block][pixel][DOT_BLOCK][2]: a pixel's level and its partner's. */
+struct dot_spread {
+  ptrdiff_t pixel_bytes, partner_bytes; /* to the next pixel; to the partner */
+  int pixels, partners;                 /* pixels from `partners` on have none: 0 */
+  int blocks;                           /* 1 or 2 blocks of DOT_BLOCK channels */
+  ptrdiff_t block_stride;               /* numbers */
+  int zero;
 };
 
 struct dot_kernels {
@@ -39,9 +48,12 @@ struct dot_kernels {
   /* y[column][2] = (first, second) * scale, rounded to bfloat16; columns `count` to DOT_COLUMNS - 1 are 0. second may be NULL:
    * zeros. */
   void (*pair)(const float *first, const float *second, int count, float scale, uint16_t *y);
-  /* Levels of two pixels, less zero, as bfloat16: block b of DOT_BLOCK channels goes to y + b * block_stride (in numbers) as
-   * [channel][2]. second may be NULL: zeros. */
-  void (*spread)(const uint8_t *first, const uint8_t *second, int blocks, int zero, uint16_t *y, ptrdiff_t block_stride);
+  /* Levels of the pixels of a row and of their partners to the right, less zero, as bfloat16. */
+  void (*spread)(const struct dot_spread *s, const uint8_t *pixels, uint16_t *y);
+  /* The signs (w >= 0: 1, else -1) of weights [channels][stride], up to DOT_SIGN_CHANNELS channels and DOT_COLUMNS columns:
+   * forward[channel / 4][column][4] in 8 bits, and unless it is NULL backward[column / 2][DOT_COLUMNS channels][2] in bfloat16.
+   * Whole tiles of 16 x 32 are written, with 0 for what there is not. */
+  void (*signs)(const float *weights, ptrdiff_t stride, int channels, int columns, int8_t *forward, uint16_t *backward);
 };
 
 extern const struct dot_kernels dot_kernels_plain, dot_kernels_avx512bf16;

@@ -85,7 +85,13 @@ static void gradient(const uint16_t *a, const int32_t *offsets, int pairs, const
                      ptrdiff_t stride) {
   __m512 sum[DOT_ROWS][2];
 #pragma GCC unroll 8
-  for (int m = 0; m < DOT_ROWS; m++) sum[m][0] = sum[m][1] = _mm512_setzero_ps();
+  for (int m = 0; m < DOT_ROWS; m++) {
+    sum[m][0] = sum[m][1] = _mm512_setzero_ps();
+    if (m < rows) { /* out comes from far away, and is needed at the end */
+      _mm_prefetch((const char *)(out + m * stride), _MM_HINT_T0);
+      _mm_prefetch((const char *)(out + m * stride + columns - 1), _MM_HINT_T0);
+    }
+  }
   for (int k = 0; k < pairs; k++, b += 2 * DOT_COLUMNS) {
     const uint8_t *x = (const uint8_t *)a + offsets[k];
     __m512bh b0 = (__m512bh)_mm512_loadu_si512(b), b1 = (__m512bh)_mm512_loadu_si512(b + DOT_COLUMNS);
@@ -144,15 +150,49 @@ static __m512i widen(const uint8_t *x, __mmask16 mask, __m512i zero) {
   return _mm512_castps_si512(_mm512_cvtepi32_ps(value));
 }
 
-static void spread(const uint8_t *first, const uint8_t *second, int blocks, int zero, uint16_t *y, ptrdiff_t block_stride) {
-  __m512i offset = _mm512_set1_epi32(zero);
-  for (int b = 0; b < blocks; b += 2) { /* two blocks a vector */
-    __mmask16 mask = b + 1 < blocks ? 0xffff : 0xff;
-    __m512i both = _mm512_srli_epi32(widen(first + b * DOT_BLOCK, mask, offset), 16);
-    if (second != NULL) both = _mm512_or_si512(both, widen(second + b * DOT_BLOCK, mask, offset));
-    uint16_t *target = y + b * block_stride;
-    _mm256_storeu_si256((__m256i *)(void *)target, _mm512_castsi512_si256(both));
-    if (b + 1 < blocks) _mm256_storeu_si256((__m256i *)(void *)(target + block_stride), _mm512_extracti64x4_epi64(both, 1));
+static void spread(const struct dot_spread *s, const uint8_t *pixels, uint16_t *y) {
+  __m512i zero = _mm512_set1_epi32(s->zero);
+  __mmask16 mask = s->blocks > 1 ? 0xffff : 0xff;
+  for (int p = 0; p < s->pixels; p++, pixels += s->pixel_bytes, y += 2 * DOT_BLOCK) {
+    __m512i both = _mm512_srli_epi32(widen(pixels, mask, zero), 16);
+    if (p < s->partners) both = _mm512_or_si512(both, widen(pixels + s->partner_bytes, mask, zero));
+    _mm256_storeu_si256((__m256i *)(void *)y, _mm512_castsi512_si256(both));
+    if (s->blocks > 1) _mm256_storeu_si256((__m256i *)(void *)(y + s->block_stride), _mm512_extracti64x4_epi64(both, 1));
+  }
+}
+
+/* For every lane in `there`, `yes` where `mask` is set and `no` elsewhere. */
+static __m512i choose(__mmask16 there, __mmask16 mask, uint32_t yes, uint32_t no) {
+  return _mm512_mask_mov_epi32(_mm512_maskz_set1_epi32(there, (int)no), there & mask, _mm512_set1_epi32((int)yes));
+}
+
+static void signs(const float *weights, ptrdiff_t stride, int channels, int columns, int8_t *forward, uint16_t *backward) {
+  __mmask16 there[2] = {first_lanes(columns), first_lanes(columns - HALF)};
+  uint32_t positive[DOT_SIGN_CHANNELS] = {0}; /* bit o: column o */
+  for (int c = 0; c < channels; c++, weights += stride) {
+    for (int h = 0; h < 2; h++) {
+      __m512 w = _mm512_maskz_loadu_ps(there[h], weights + h * HALF);
+      positive[c] |= (uint32_t)_mm512_cmp_ps_mask(w, _mm512_setzero_ps(), _CMP_GE_OQ) << h * HALF;
+    }
+  }
+  for (int c = 0; c < DOT_SIGN_CHANNELS; c += 4) {
+    for (int h = 0; h < 2; h++) {
+      __m512i bytes = _mm512_setzero_si512();
+      for (int i = 0; i < 4 && c + i < channels; i++)
+        bytes =
+            _mm512_or_si512(bytes, choose(there[h], (__mmask16)(positive[c + i] >> h * HALF), 0x01u << 8 * i, 0xffu << 8 * i));
+      _mm512_storeu_si512(forward + (c / 4 * DOT_COLUMNS + h * HALF) * 4, bytes);
+    }
+  }
+  if (backward == NULL) return;
+  __m512i bits = _mm512_loadu_si512(positive);
+  __mmask16 lanes = first_lanes(channels);
+  for (int o = 0; o < DOT_COLUMNS; o += 2) {
+    __mmask16 low = _mm512_test_epi32_mask(bits, _mm512_set1_epi32((int)(1u << o)));
+    __mmask16 high = _mm512_test_epi32_mask(bits, _mm512_set1_epi32((int)(2u << o)));
+    __m512i numbers = choose(o < columns ? lanes : 0, low, 0x3f80, 0xbf80); /* 1 and -1 */
+    numbers = _mm512_or_si512(numbers, choose(o + 1 < columns ? lanes : 0, high, 0x3f800000, 0xbf800000));
+    _mm512_storeu_si512(backward + o / 2 * DOT_COLUMNS * 2, numbers);
   }
 }
 
@@ -165,6 +205,7 @@ const struct dot_kernels dot_kernels_avx512bf16 = {
     .round = round_scaled,
     .pair = pair,
     .spread = spread,
+    .signs = signs,
 };
 
 #endif

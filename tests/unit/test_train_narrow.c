@@ -70,14 +70,38 @@ START_TEST(test_element_kernels) {
     plain->levels(x, (size_t)count, 1 / step, zero, bytes[1]);
     ck_assert_mem_eq(bytes[0], bytes[1], sizeof bytes[0]);
     for (int i = 0; i < count; i++) ck_assert_int_eq(bytes[1][i], (int)roundf(x[i] / step) + zero);
-    int blocks = count / DOT_BLOCK;
-    const uint8_t *second = count % 3 == 0 ? NULL : bytes[0] + (blocks > 1 ? DOT_BLOCK : 0);
-    if (blocks > 1) blocks--;
-    fast->spread(bytes[0], second, blocks, zero, numbers[0], 40);
-    plain->spread(bytes[0], second, blocks, zero, numbers[1], 40);
+    struct dot_spread s = {.pixel_bytes = 16,
+                           .partner_bytes = 16 * support_random_int(&random, 1, 2),
+                           .pixels = support_random_int(&random, 1, 6),
+                           .blocks = support_random_int(&random, 1, 2),
+                           .block_stride = 128,
+                           .zero = zero};
+    s.partners = support_random_int(&random, 0, s.pixels);
+    fast->spread(&s, bytes[0], numbers[0]);
+    plain->spread(&s, bytes[0], numbers[1]);
     ck_assert_mem_eq(numbers[0], numbers[1], sizeof numbers[0]);
     free(x);
     free(y);
+  }
+}
+END_TEST
+
+START_TEST(test_sign_kernels) {
+  const struct dot_kernels *fast = dot_kernels_fast(), *plain = &dot_kernels_plain;
+  if (fast == NULL) return;
+  struct support_random random = {8};
+  for (int round = 0; round < 200; round++) {
+    int channels = support_random_int(&random, 1, DOT_SIGN_CHANNELS), columns = support_random_int(&random, 1, DOT_COLUMNS);
+    float *weights = random_floats(&random, 40 * DOT_SIGN_CHANNELS);
+    for (int i = 0; i < 40; i++)
+      weights[support_random_int(&random, 0, 40 * DOT_SIGN_CHANNELS - 1)] = i % 2 == 0 ? 0.0f : -0.0f;
+    int8_t forward[2][DOT_SIGN_CHANNELS * DOT_COLUMNS];
+    uint16_t backward[2][DOT_COLUMNS * DOT_COLUMNS] = {{0}};
+    fast->signs(weights, 40, channels, columns, forward[0], round % 5 == 0 ? NULL : backward[0]);
+    plain->signs(weights, 40, channels, columns, forward[1], round % 5 == 0 ? NULL : backward[1]);
+    ck_assert_mem_eq(forward[0], forward[1], sizeof forward[0]);
+    ck_assert_mem_eq(backward[0], backward[1], sizeof backward[0]);
+    free(weights);
   }
 }
 END_TEST
@@ -420,6 +444,7 @@ int main(void) {
   tcase_set_timeout(tests, 300);
   tcase_add_test(tests, test_round);
   tcase_add_test(tests, test_element_kernels);
+  tcase_add_test(tests, test_sign_kernels);
   tcase_add_test(tests, test_window_kernels);
   tcase_add_test(tests, test_gradient_kernels);
   tcase_add_loop_test(tests, test_layers, 0, 2);
