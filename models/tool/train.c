@@ -234,8 +234,9 @@ static enum hwgq_status run(struct session *s, struct hwgq_error *error) {
     /* EINVAL: a pipe or terminal, which has nothing old in it */
     if (s->log != NULL && s->options.resume == NULL && ftruncate(fileno(s->log), 0) != 0 && errno != EINVAL)
       return hwgq_fail(error, HWGQ_ERROR_IO, "cannot write the log %s: %m", s->options.log);
-    printf("%s: %d images to train on, %d to test, %d classes; OpenBLAS %s, %d threads\n", s->network->name, s->train->count,
-           s->test != NULL ? s->test->count : 0, s->train->class_count, s->blas.core, s->options.threads);
+    printf("%s: %d images to train on, %d to test, %d classes; OpenBLAS %s, %s, %d threads\n", s->network->name,
+           s->train->count, s->test != NULL ? s->test->count : 0, s->train->class_count, s->blas.core,
+           s->options.given[TRAIN_PRECISION], s->options.threads);
     fflush(stdout);
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGINT, &action, NULL);

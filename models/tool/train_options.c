@@ -15,6 +15,7 @@ enum kind { FLAG, YES, WORD, INT, SEED, NUMBER, THREE, SHAPE, TEXT };
 /* Where a value is kept, in struct train_options. */
 #define AT(field) offsetof(struct train_options, field)
 
+static const char *const precisions[] = {"auto", "float32", "bf16", NULL};
 static const char *const weights[] = {"binary", "float", NULL}, *const zeros[] = {"0", "half", NULL};
 static const char *const levels[] = {"uniform", "free", "sign", "relu", NULL};
 static const char *const backwards[] = {"clipped", "vanilla", "log-tailed", NULL};
@@ -62,6 +63,7 @@ static const struct {
     [TRAIN_AVERAGE_EPOCHS] = {"average-epochs", INT, AT(trainer.average.epochs), 0, 1000000, NULL},
     [TRAIN_STATISTICS_BATCHES] = {"statistics-batches", INT, AT(trainer.average.batches), 0, 1000000, NULL},
     [TRAIN_SEED] = {"seed", SEED, AT(trainer.seed), 0, 0, NULL},
+    [TRAIN_PRECISION] = {"precision", WORD, AT(precision), 0, 0, precisions},
     [TRAIN_MIRROR] = {"mirror", YES, AT(trainer.augmentation.mirror), 0, 0, NULL},
     [TRAIN_PAD] = {"pad", INT, AT(trainer.augmentation.pad), 0, HWGQ_MAX_KERNEL, NULL},
     [TRAIN_ZOOM] = {"zoom", NUMBER, AT(trainer.augmentation.zoom), 0, 4, NULL},
@@ -279,6 +281,7 @@ enum hwgq_status train_options_parse(int argc, char **argv, struct train_options
     char *path = strdup(o->resume);
     train_options_release(o);
     set_defaults(o);
+    o->precision = PRECISION_FLOAT32; /* what checkpoints without a precision were made with */
     status = path != NULL ? apply_recipe(o, path, error) : hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for options");
     free(path);
     if (status == HWGQ_OK) status = parse_all(argc, argv, o, error);

@@ -40,6 +40,7 @@ enum train_option {
   TRAIN_AVERAGE_EPOCHS,
   TRAIN_STATISTICS_BATCHES,
   TRAIN_SEED,
+  TRAIN_PRECISION,
   TRAIN_MIRROR,
   TRAIN_PAD,
   TRAIN_ZOOM,
@@ -75,6 +76,8 @@ enum train_option {
 
 enum train_levels { TRAIN_UNIFORM, TRAIN_FREE, TRAIN_SIGN, TRAIN_RELU };
 
+enum train_precision { PRECISION_AUTO, PRECISION_FLOAT32, PRECISION_BF16 };
+
 struct train_options {
   /* The recipe. */
   char *network, *data, *preset;
@@ -90,6 +93,7 @@ struct train_options {
   bool no_test;
   int limit;
   char *labels_file;
+  enum train_precision precision;
   struct trainer_options trainer;
 
   char *given[TRAIN_RECIPE_COUNT]; /* texts of the options that were given; NULL: default */

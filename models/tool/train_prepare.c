@@ -206,9 +206,23 @@ static enum hwgq_status network_of_checkpoint(struct session *s, struct hwgq_err
   return status;
 }
 
+/* Takes the precision and writes it into the recipe, so that a resumed run computes alike on another CPU or not at all. */
+static enum hwgq_status choose_precision(struct session *s, struct hwgq_error *error) {
+  struct train_options *o = &s->options;
+  const struct dot_kernels *fast = dot_kernels_fast();
+  if (o->export_only) return HWGQ_OK;
+  if (o->precision == PRECISION_BF16 && fast == NULL)
+    return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "precision bf16: this CPU has no AVX512-BF16; use --precision float32");
+  s->blas.dot = o->precision == PRECISION_FLOAT32 ? NULL : fast;
+  free(o->given[TRAIN_PRECISION]);
+  o->given[TRAIN_PRECISION] = strdup(s->blas.dot != NULL ? "bf16" : "float32");
+  return o->given[TRAIN_PRECISION] != NULL ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the precision");
+}
+
 enum hwgq_status session_prepare(struct session *s, struct hwgq_error *error) {
   struct train_options *o = &s->options;
   enum hwgq_status status = blas_load(o->blas_core, &s->blas, error);
+  if (status == HWGQ_OK) status = choose_precision(s, error);
   if (status == HWGQ_OK) status = pool_create(o->threads, &s->pool, error);
   if (status == HWGQ_OK) status = o->export_only ? network_of_checkpoint(s, error) : build_network(s, error);
   if (status == HWGQ_OK) status = trainer_create(&o->trainer, s->network, s->train, s->pool, &s->blas, &s->trainer, error);

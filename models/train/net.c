@@ -24,7 +24,7 @@ static void layer_forward(const struct net *net, const struct net_layer *l, int 
   switch (l->op) {
   case HWGQ_CONV2D:
   case HWGQ_LINEAR:
-    conv_forward(&l->conv, net->blas, kernels, in, count, out, net->workspaces[worker]);
+    conv_forward(&l->conv, net->blas, kernels, in, first, count, out, net->workspaces[worker]);
     break;
   case HWGQ_BATCH_NORM:
   case HWGQ_SCALE:

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "models/train/conv_narrow.h"
 #include "models/train/net.h"
 #include "models/train/rng.h"
 
@@ -102,6 +103,14 @@ static bool allocate_values(struct net *net, struct net_layer *l) {
   return l->value != NULL && l->gradient != NULL;
 }
 
+/* The levels that layer i takes: of a quantizer before it, or before max pooling before it. */
+static struct conv_levels input_levels(const struct hwgq_network *network, int i) {
+  do {
+    i = network->layers[i].inputs[0];
+  } while (i >= 0 && network->layers[i].op == HWGQ_MAX_POOL);
+  return i >= 0 && network->layers[i].op == HWGQ_QUANTIZE ? conv_levels_of(&network->layers[i]) : (struct conv_levels){0};
+}
+
 static enum hwgq_status create_layer(struct net *net, int i, struct hwgq_error *error) {
   struct net_layer *l = &net->layers[i];
   l->layer = &net->network->layers[i];
@@ -111,6 +120,8 @@ static enum hwgq_status create_layer(struct net *net, int i, struct hwgq_error *
   connect(net, i);
   if (l->op == HWGQ_CONV2D || l->op == HWGQ_LINEAR) {
     enum hwgq_status status = conv_create(l->layer, l->in, l->sources[0].gradient != NULL, &l->conv, error);
+    if (status == HWGQ_OK)
+      status = conv_narrow_create(&l->conv, net->blas->dot, input_levels(net->network, i), net->batch, error);
     if (status != HWGQ_OK) return status;
   }
   bool enough = allocate_values(net, l);
