@@ -92,6 +92,8 @@ $(BUILD)/%_avx512vbmi.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl
 	-mbmi2 -mpopcnt -mprefer-vector-width=512
 $(BUILD)/%_avx512vnni.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mbmi -mbmi2 -mpopcnt \
 	-mprefer-vector-width=512
+$(BUILD)/%_avx512bf16.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512bf16 -mavx2 -mfma -mbmi -mbmi2 \
+	-mpopcnt -mprefer-vector-width=512
 $(BUILD)/%_avxvnni.o: ISA_FLAGS := -mavx2 -mavxvnni -mfma -mbmi -mbmi2 -mpopcnt
 endif
 ifeq ($(ARCH),aarch64)

@@ -53,21 +53,21 @@ void build_float_conv(struct builder *b, const char *name, struct conv conv, boo
 
 void build_binary_conv(struct builder *b, const char *name, struct conv conv) {
   struct hwgq_layer *layer = build_conv(b, name, conv);
-  if (layer != NULL) layer->binary = layer->has_alpha = true;
+  if (layer != NULL) layer->binary = layer->has_alpha = !b->variant->float_weights;
 }
 
 void build_binary_linear(struct builder *b, const char *name, int out_channels) {
   struct hwgq_layer *layer = build_layer(b, name, HWGQ_LINEAR);
   if (layer == NULL) return;
   layer->out_channels = scaled(b, out_channels);
-  layer->binary = layer->has_alpha = true;
+  layer->binary = layer->has_alpha = !b->variant->float_weights;
 }
 
 void build_classifier(struct builder *b, const char *name, int class_count, bool binary) {
   struct hwgq_layer *layer = build_layer(b, name, HWGQ_LINEAR);
   if (layer != NULL) {
     layer->out_channels = class_count;
-    layer->binary = layer->has_alpha = binary;
+    layer->binary = layer->has_alpha = binary && !b->variant->float_weights;
     layer->has_bias = true;
   }
   build_layer(b, "prob", HWGQ_SOFTMAX);
@@ -91,13 +91,16 @@ void build_scale(struct builder *b, const char *name) {
 }
 
 void build_quantize(struct builder *b, const char *name) {
-  struct hwgq_layer *layer = build_layer(b, name, HWGQ_QUANTIZE);
-  if (layer == NULL) return;
-  layer->sign = b->quantizer == NULL;
+  const struct networks_variant *variant = b->variant;
+  char scale[BUILDER_NAME];
+  if (variant->affine) build_scale(b, build_name(scale, "%.50s_scale", name));
+  struct hwgq_layer *layer = build_layer(b, name, variant->relu ? HWGQ_RELU : HWGQ_QUANTIZE);
+  if (layer == NULL || variant->relu) return;
+  layer->sign = variant->quantizer == NULL;
   if (layer->sign) return;
-  layer->level_count = b->quantizer->level_count;
-  memcpy(layer->centers, b->quantizer->centers, sizeof layer->centers);
-  memcpy(layer->thresholds, b->quantizer->thresholds, sizeof layer->thresholds);
+  layer->level_count = variant->quantizer->level_count;
+  memcpy(layer->centers, variant->quantizer->centers, sizeof layer->centers);
+  memcpy(layer->thresholds, variant->quantizer->thresholds, sizeof layer->thresholds);
 }
 
 void build_add(struct builder *b, const char *name, const char *one, const char *other) {

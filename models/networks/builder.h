@@ -2,7 +2,7 @@
 #ifndef NETWORKS_BUILDER_H
 #define NETWORKS_BUILDER_H
 
-#include "engine/hwgq.h"
+#include "models/networks/networks.h"
 
 enum { BUILDER_NAME = 64 };
 
@@ -10,7 +10,7 @@ enum { BUILDER_NAME = 64 };
  * becomes it, unless said otherwise. */
 struct builder {
   struct hwgq_network *network;
-  const struct hwgq_quantizer *quantizer; /* NULL: sign */
+  const struct networks_variant *variant;
   double width;
   char last[BUILDER_NAME];
   enum hwgq_status status;
@@ -30,6 +30,7 @@ void build_classifier(struct builder *b, const char *name, int class_count, bool
 void build_max_pool(struct builder *b, const char *name, int kernel, int stride);
 void build_global_pool(struct builder *b, const char *name);
 void build_scale(struct builder *b, const char *name);
+/* The activation: a quantizer, or what the variant has instead. The name stays. */
 void build_quantize(struct builder *b, const char *name);
 void build_add(struct builder *b, const char *name, const char *one, const char *other);
 void build_concat(struct builder *b, const char *name, int count, const char *const *inputs);
@@ -49,6 +50,7 @@ void build_vgg_variant(struct builder *b, int class_count);
 void build_darknet19(struct builder *b, int class_count);
 void build_googlenet(struct builder *b, int class_count);
 void build_resnet18(struct builder *b, int class_count);
+void build_resnet18_small(struct builder *b, int class_count);
 void build_resnet34(struct builder *b, int class_count);
 void build_resnet50(struct builder *b, int class_count);
 

@@ -28,15 +28,22 @@ static const struct network {
     {{"resnet-18", "ImageNet: 8 basic blocks", IMAGENET(224, 256)}, build_resnet18},
     {{"resnet-34", "ImageNet: 16 basic blocks", IMAGENET(224, 256)}, build_resnet34},
     {{"resnet-50", "ImageNet: 16 bottleneck blocks", IMAGENET(224, 256)}, build_resnet50},
+    {{"resnet-18-small", "Tiny ImageNet at 32x32: resnet-18 that keeps its input's size at first", .input = {3, 32, 32},
+      .class_count = 200,
+      .preprocess = {.order = HWGQ_RGB, .mean = {122.5f, 114, 101.5f}, .scale = {0.015625f, 0.015625f, 0.015625f}}},
+     build_resnet18_small},
 };
 
 enum { NETWORK_COUNT = sizeof networks / sizeof networks[0] };
 
-#define NAMES "lenet, vgg-small, vgg-small-relu, alexnet, vgg-variant, darknet-19, googlenet, resnet-18, resnet-34, resnet-50"
+#define NAMES                                                                                                                  \
+  "lenet, vgg-small, vgg-small-relu, alexnet, vgg-variant, darknet-19, googlenet, resnet-18, resnet-34, resnet-50, "           \
+  "resnet-18-small"
 
 const char *const *networks_names(void) {
-  static const char *const names[NETWORK_COUNT + 1] = {"lenet",      "vgg-small", "vgg-small-relu", "alexnet",   "vgg-variant",
-                                                       "darknet-19", "googlenet", "resnet-18",      "resnet-34", "resnet-50"};
+  static const char *const names[NETWORK_COUNT + 1] = {"lenet",       "vgg-small",  "vgg-small-relu", "alexnet",
+                                                       "vgg-variant", "darknet-19", "googlenet",      "resnet-18",
+                                                       "resnet-34",   "resnet-50",  "resnet-18-small"};
   return names;
 }
 
@@ -55,13 +62,20 @@ const struct networks_entry *networks_find(const char *name) {
 enum hwgq_status networks_build(const char *name, struct hwgq_shape input, int class_count, double width,
                                 const struct hwgq_quantizer *quantizer, struct hwgq_network **network,
                                 struct hwgq_error *error) {
+  return networks_build_variant(name, input, class_count, width, &(struct networks_variant){.quantizer = quantizer}, network,
+                                error);
+}
+
+enum hwgq_status networks_build_variant(const char *name, struct hwgq_shape input, int class_count, double width,
+                                        const struct networks_variant *variant, struct hwgq_network **network,
+                                        struct hwgq_error *error) {
   const struct network *found = find(name);
   if (found == NULL) return hwgq_fail(error, HWGQ_ERROR_INVALID, "there is no network \"%.40s\": choose one of " NAMES, name);
   if (!(width > 0 && width <= 64))
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "width factor %g: give one above 0 and up to 64", width);
   if (class_count < 1 || class_count > HWGQ_MAX_CLASSES)
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "%d classes: a network has 1 to %d", class_count, HWGQ_MAX_CLASSES);
-  struct builder b = {.quantizer = quantizer, .width = width, .last = "input", .error = error};
+  struct builder b = {.variant = variant, .width = width, .last = "input", .error = error};
   enum hwgq_status status = hwgq_network_create(name, input, &b.network, error);
   if (status != HWGQ_OK) return status;
   found->build(&b, class_count);

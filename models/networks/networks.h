@@ -13,6 +13,14 @@ struct networks_entry {
   struct hwgq_preprocess preprocess;
 };
 
+/* What a network computes with, apart from its layers. */
+struct networks_variant {
+  const struct hwgq_quantizer *quantizer; /* of every hidden layer's activations; NULL: sign */
+  bool relu;                              /* ReLU in its place */
+  bool float_weights;                     /* no layer is binary */
+  bool affine;                            /* a scale with an offset before every activation, for training to find */
+};
+
 /* Builds one of
  *   lenet              28x28 gray. The first convolution is binary on real-valued pixels, the last layer binary with a bias
  *   vgg-small          32x32. Batch norm and quantizer also before the classifier; what `hwgq train` trains
@@ -22,12 +30,17 @@ struct networks_entry {
  *   darknet-19
  *   googlenet
  *   resnet-18, resnet-34, resnet-50
+ *   resnet-18-small    32x32: resnet-18 whose first convolution is 3x3 with stride 1, and no pool behind it
  * First convolution and classifier are float but for lenet. Any input size that leaves something to every layer will do.
  * width: factor on every hidden channel count (1 is the paper's). quantizer: the activation quantizer of every layer; NULL for
  * sign activations. The network has shapes and zero-filled parameters. */
 enum hwgq_status networks_build(const char *name, struct hwgq_shape input, int class_count, double width,
                                 const struct hwgq_quantizer *quantizer, struct hwgq_network **network,
                                 struct hwgq_error *error);
+/* The same with anything else in the place of quantized activations and binary weights: the paper's ablations. */
+enum hwgq_status networks_build_variant(const char *name, struct hwgq_shape input, int class_count, double width,
+                                        const struct networks_variant *variant, struct hwgq_network **network,
+                                        struct hwgq_error *error);
 /* NULL-terminated list of the names. */
 const char *const *networks_names(void);
 /* NULL when there is no such network. */

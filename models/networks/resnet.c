@@ -49,9 +49,10 @@ static void block(struct builder *b, const char *name, struct conv projection, i
   build_add(b, name, stream, end);
 }
 
-static void resnet(struct builder *b, const int blocks[4], bool bottleneck, int class_count) {
-  build_float_conv(b, "conv1", (struct conv){64, 7, 2, 3}, true);
-  build_max_pool(b, "pool1", 3, 2);
+/* `small`: for images of a few dozen pixels, which a first stride and pool would shrink too far. */
+static void resnet(struct builder *b, const int blocks[4], bool bottleneck, bool small, int class_count) {
+  build_float_conv(b, "conv1", small ? (struct conv){64, 3, 1, 1} : (struct conv){64, 7, 2, 3}, true);
+  if (!small) build_max_pool(b, "pool1", 3, 2);
   build_layer(b, "bn1", HWGQ_BATCH_NORM);
   for (int stage = 0; stage < 4; stage++) {
     const int channels = 64 << stage;
@@ -69,13 +70,17 @@ static void resnet(struct builder *b, const int blocks[4], bool bottleneck, int 
 }
 
 void build_resnet18(struct builder *b, int class_count) {
-  resnet(b, (const int[]){2, 2, 2, 2}, false, class_count);
+  resnet(b, (const int[]){2, 2, 2, 2}, false, false, class_count);
+}
+
+void build_resnet18_small(struct builder *b, int class_count) {
+  resnet(b, (const int[]){2, 2, 2, 2}, false, true, class_count);
 }
 
 void build_resnet34(struct builder *b, int class_count) {
-  resnet(b, (const int[]){3, 4, 6, 3}, false, class_count);
+  resnet(b, (const int[]){3, 4, 6, 3}, false, false, class_count);
 }
 
 void build_resnet50(struct builder *b, int class_count) {
-  resnet(b, (const int[]){3, 4, 6, 3}, true, class_count);
+  resnet(b, (const int[]){3, 4, 6, 3}, true, false, class_count);
 }

@@ -9,9 +9,10 @@ static const struct command_usage usage = {
     .name = "new",
     .operands = "NETWORK --output OUT.hwgq",
     .summary = "Makes a model with random weights, and batch-norm statistics of a few synthetic images.",
-    .notes = "Its answers mean nothing, but it is as large and as fast as a trained one. The same options give the same file.\n"
-             "NETWORK is lenet, vgg-small, vgg-small-relu, alexnet, vgg-variant, darknet-19, googlenet, resnet-18, resnet-34\n"
-             "or resnet-50. The paper's variants: --bits 2 (the default), --sign, --level-count 2 --levels free.",
+    .notes =
+        "Its answers mean nothing, but it is as large and as fast as a trained one. The same options give the same file.\n"
+        "NETWORK is lenet, vgg-small, vgg-small-relu, alexnet, vgg-variant, darknet-19, googlenet, resnet-18, resnet-34,\n"
+        "resnet-50 or resnet-18-small. The paper's variants: --bits 2 (the default), --sign, --level-count 2 --levels free.",
     .min_operands = 1,
     .max_operands = 1,
 };

@@ -1,147 +1,104 @@
 #include "models/tool/train_options.h"
 
-#include <errno.h>
-#include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "engine/json.h"
+#include "models/tool/train_presets.h"
+#include "models/tool/train_values.h"
 #include "models/train/checkpoint.h"
 
-static const char usage[] =
-    "usage: hwgq train NETWORK DATA -o OUT.hwgq [options]\n"
-    "       hwgq train --resume CHECKPOINT [-o OUT.hwgq] [options]\n"
-    "\n"
-    "Trains a network and writes it as a .hwgq model.\n"
-    "  NETWORK   lenet (28x28 gray images), vgg-small (32x32 color images) or another network without branches that\n"
-    "            hwgq new --help names\n"
-    "  DATA      a folder or archive (.tar, .tar.xz, .tar.gz, .zip) with train/CLASS/IMAGE and test/CLASS/IMAGE, a folder of\n"
-    "            MNIST or Fashion-MNIST IDX files, or a folder of CIFAR-10 binary batches\n"
-    "\n"
-    "What is trained\n"
-    "  --width W            factor on the channels of every hidden layer (default 1)\n"
-    "  --bits N             bits of an activation, 1 to 4 (default 2)\n"
-    "  --levels KIND        uniform (multiples of one step), free, or sign (+1 and -1, whatever --bits) (default uniform)\n"
-    "  --input CxHxW        size of the network's input (default: the network's usual one)\n"
-    "How\n"
-    "  --epochs N           times through the images (default 30)\n"
-    "  --batch N            images a step (default 100)\n"
-    "  --optimizer NAME     adam or sgd (default adam)\n"
-    "  --lr R               highest learning rate (default 0.003)\n"
-    "  --classifier-rate F  factor on it in float linear layers (default 0.1)\n"
-    "  --momentum M         of sgd (default 0.9)\n"
-    "  --weight-decay D     adds D * weight to the gradient (default 0)\n"
-    "  --schedule NAME      poly or constant (default poly)\n"
-    "  --power P            of poly: rate * (1 - progress)^P (default 1: a straight line to 0)\n"
-    "  --warmup S           share of all steps in which the rate rises from 0 (default 0.05)\n"
-    "  --seed N             of everything random (default 1)\n"
-    "Images\n"
-    "  --mirror yes|no      mirror every other image (default yes)\n"
-    "  --pad N              shift by up to N pixels each way (default 4)\n"
-    "  --zoom Z             enlarge or shrink by a factor of up to 1 + Z (default 0: off)\n"
-    "  --mean M[,M,M]       subtracted from pixels, per channel (default: the mean of the training images)\n"
-    "  --scale S[,S,S]      factor on (pixel - mean); 1/64 is understood (default 1/64)\n"
-    "  --order NAME         channels of the network: rgb, bgr or gray (default: by the network's input)\n"
-    "  --resize N           shorter side of an image before the center is cropped (default 0: the input's size)\n"
-    "  --invert yes|no      255 - pixel first (default no)\n"
-    "  --limit N            use the first N images only, spread over the classes (default 0: all)\n"
-    "  --labels FILE        class names, one a line (default: as the data says)\n"
-    "  --no-test            there are no test images\n"
-    "Running\n"
-    "  -o, --output FILE    the model to write (default with --resume OUT.checkpoint: OUT)\n"
-    "  --checkpoint FILE    written after every epoch and when interrupted (default: OUTPUT.checkpoint)\n"
-    "  --resume FILE        continue from a checkpoint, with its recipe; options given beside it change the recipe (--batch\n"
-    "                       only between epochs)\n"
-    "  --export-only        with --resume: write the model of the checkpoint, train nothing, need no data\n"
-    "  --log FILE           one JSON object a line after every epoch; appended to with --resume\n"
-    "  --threads N          default: all processors\n"
-    "  --blas-core NAME     kernels of OpenBLAS, such as Haswell or SkylakeX (default: OPENBLAS_CORETYPE, else chosen by CPU)\n"
-    "\n"
-    "Control-C saves a checkpoint and stops; a second one stops at once.\n";
+enum kind { FLAG, YES, WORD, INT, SEED, NUMBER, THREE, SHAPE, TEXT };
 
-const char *train_options_usage(void) {
-  return usage;
-}
+/* Where a value is kept, in struct train_options. */
+#define AT(field) offsetof(struct train_options, field)
 
-/* ---- values ------------------------------------------------------------------------------------------------------------- */
+static const char *const precisions[] = {"auto", "float32", "bf16", NULL};
+static const char *const weights[] = {"binary", "float", NULL}, *const zeros[] = {"0", "half", NULL};
+static const char *const levels[] = {"uniform", "free", "sign", "relu", NULL};
+static const char *const backwards[] = {"clipped", "vanilla", "log-tailed", NULL};
+static const char *const initializers[] = {"uniform", "msra", NULL}, *const optimizers[] = {"adam", "sgd", NULL};
+static const char *const schedules[] = {"poly", "constant", "cosine", NULL}, *const orders[] = {"rgb", "bgr", "gray", NULL};
 
-static bool parse_integer(const char *text, long long least, long long most, long long *value) {
-  char *end;
-  errno = 0;
-  long long number = strtoll(text, &end, 10);
-  if (end == text || *end != '\0' || errno != 0 || number < least || number > most) return false;
-  *value = number;
-  return true;
-}
+/* The recipe's come first, in the order of enum train_option. Words are kept as their index, which is the enum's. */
+static const struct {
+  const char *name;
+  enum kind kind;
+  size_t at;
+  double least, most;
+  const char *const *words;
+} options_table[] = {
+    [TRAIN_NETWORK] = {"network", TEXT, AT(network), 0, 0, NULL},
+    [TRAIN_DATA] = {"data", TEXT, AT(data), 0, 0, NULL},
+    [TRAIN_PRESET] = {"preset", TEXT, AT(preset), 0, 0, NULL},
+    [TRAIN_WIDTH] = {"width", NUMBER, AT(width), 0.001, 64, NULL},
+    [TRAIN_WEIGHTS] = {"weights", WORD, AT(weights), 0, 0, weights},
+    [TRAIN_BITS] = {"bits", INT, AT(bits), 1, 4, NULL},
+    [TRAIN_LEVEL_COUNT] = {"level-count", INT, AT(level_count), 1, HWGQ_MAX_LEVELS, NULL},
+    [TRAIN_LEVELS] = {"levels", WORD, AT(levels), 0, 0, levels},
+    [TRAIN_ZERO] = {"zero", WORD, AT(zero), 0, 0, zeros},
+    [TRAIN_STEP] = {"step", NUMBER, AT(step), 1e-6, 1e6, NULL},
+    [TRAIN_BACKWARD] = {"backward", WORD, AT(trainer.backward), 0, 0, backwards},
+    [TRAIN_AFFINE] = {"affine", YES, AT(affine), 0, 0, NULL},
+    [TRAIN_INPUT] = {"input", SHAPE, AT(input), 0, 0, NULL},
+    [TRAIN_INITIAL] = {"initial", TEXT, AT(initial), 0, 0, NULL},
+    [TRAIN_INITIALIZER] = {"initializer", WORD, AT(trainer.initializer), 0, 0, initializers},
+    [TRAIN_EPOCHS] = {"epochs", INT, AT(trainer.epochs), 1, 1000000, NULL},
+    [TRAIN_BATCH] = {"batch", INT, AT(trainer.batch), 1, 1 << 16, NULL},
+    [TRAIN_OPTIMIZER] = {"optimizer", WORD, AT(trainer.optimizer.kind), 0, 0, optimizers},
+    [TRAIN_LR] = {"lr", NUMBER, AT(trainer.optimizer.rate), 0, 1000, NULL},
+    [TRAIN_CLASSIFIER_RATE] = {"classifier-rate", NUMBER, AT(trainer.optimizer.classifier), 0, 1000, NULL},
+    [TRAIN_MOMENTUM] = {"momentum", NUMBER, AT(trainer.optimizer.momentum), 0, 0.999999, NULL},
+    [TRAIN_WEIGHT_DECAY] = {"weight-decay", NUMBER, AT(trainer.optimizer.weight_decay), 0, 1, NULL},
+    [TRAIN_SCHEDULE] = {"schedule", WORD, AT(trainer.optimizer.schedule), 0, 0, schedules},
+    [TRAIN_POWER] = {"power", NUMBER, AT(trainer.optimizer.power), 0, 100, NULL},
+    [TRAIN_WARMUP] = {"warmup", NUMBER, AT(trainer.optimizer.warmup), 0, 1, NULL},
+    [TRAIN_LABEL_SMOOTHING] = {"label-smoothing", NUMBER, AT(trainer.objective.smoothing), 0, 1, NULL},
+    [TRAIN_TEACHER] = {"teacher", TEXT, AT(teacher), 0, 0, NULL},
+    [TRAIN_DISTILL_WEIGHT] = {"distill-weight", NUMBER, AT(trainer.objective.distillation), 0, 1, NULL},
+    [TRAIN_DISTILL_TEMPERATURE] = {"distill-temperature", NUMBER, AT(trainer.objective.temperature), 0.01, 1000, NULL},
+    [TRAIN_AVERAGE] = {"average", NUMBER, AT(trainer.average.decay), 0, 0.999999, NULL},
+    [TRAIN_AVERAGE_EPOCHS] = {"average-epochs", INT, AT(trainer.average.epochs), 0, 1000000, NULL},
+    [TRAIN_STATISTICS_BATCHES] = {"statistics-batches", INT, AT(trainer.average.batches), 0, 1000000, NULL},
+    [TRAIN_SEED] = {"seed", SEED, AT(trainer.seed), 0, 0, NULL},
+    [TRAIN_PRECISION] = {"precision", WORD, AT(precision), 0, 0, precisions},
+    [TRAIN_MIRROR] = {"mirror", YES, AT(trainer.augmentation.mirror), 0, 0, NULL},
+    [TRAIN_PAD] = {"pad", INT, AT(trainer.augmentation.pad), 0, HWGQ_MAX_KERNEL, NULL},
+    [TRAIN_ZOOM] = {"zoom", NUMBER, AT(trainer.augmentation.zoom), 0, 4, NULL},
+    [TRAIN_CROP] = {"crop", NUMBER, AT(trainer.augmentation.crop), 0, 0.95, NULL},
+    [TRAIN_ASPECT] = {"aspect", NUMBER, AT(trainer.augmentation.aspect), 0, 4, NULL},
+    [TRAIN_BLUR] = {"blur", NUMBER, AT(trainer.augmentation.blur), 0, 8, NULL},
+    [TRAIN_SOFTEN] = {"soften", NUMBER, AT(trainer.augmentation.soften), 0, 4, NULL},
+    [TRAIN_BRIGHTNESS] = {"brightness", NUMBER, AT(trainer.augmentation.brightness), 0, 4, NULL},
+    [TRAIN_CONTRAST] = {"contrast", NUMBER, AT(trainer.augmentation.contrast), 0, 4, NULL},
+    [TRAIN_SATURATION] = {"saturation", NUMBER, AT(trainer.augmentation.saturation), 0, 4, NULL},
+    [TRAIN_CUTOUT] = {"cutout", INT, AT(trainer.augmentation.cutout), 0, HWGQ_MAX_DIMENSION, NULL},
+    [TRAIN_MEAN] = {"mean", THREE, AT(trainer.preprocess.mean), 0, 0, NULL},
+    [TRAIN_SCALE] = {"scale", THREE, AT(trainer.preprocess.scale), 0, 0, NULL},
+    [TRAIN_ORDER] = {"order", WORD, AT(trainer.preprocess.order), 0, 0, orders},
+    [TRAIN_RESIZE] = {"resize", INT, AT(trainer.preprocess.resize), 0, 4096, NULL},
+    [TRAIN_INVERT] = {"invert", YES, AT(trainer.preprocess.invert), 0, 0, NULL},
+    [TRAIN_LIMIT] = {"limit", INT, AT(limit), 0, INT32_MAX, NULL},
+    [TRAIN_LABELS] = {"labels", TEXT, AT(labels_file), 0, 0, NULL},
+    [TRAIN_NO_TEST] = {"no-test", FLAG, AT(no_test), 0, 0, NULL},
+    [TRAIN_OUTPUT] = {"output", TEXT, AT(output), 0, 0, NULL},
+    [TRAIN_CHECKPOINT] = {"checkpoint", TEXT, AT(checkpoint), 0, 0, NULL},
+    [TRAIN_RESUME] = {"resume", TEXT, AT(resume), 0, 0, NULL},
+    [TRAIN_LOG] = {"log", TEXT, AT(log), 0, 0, NULL},
+    [TRAIN_REPORT] = {"report", TEXT, AT(report), 0, 0, NULL},
+    [TRAIN_THREADS] = {"threads", INT, AT(threads), 1, POOL_MAX_THREADS, NULL},
+    [TRAIN_BLAS_CORE] = {"blas-core", TEXT, AT(blas_core), 0, 0, NULL},
+    [TRAIN_EXPORT_ONLY] = {"export-only", FLAG, AT(export_only), 0, 0, NULL},
+    [TRAIN_HELP] = {"help", FLAG, AT(help), 0, 0, NULL},
+};
 
-static bool parse_int(const char *text, int least, int most, int *value) {
-  long long number;
-  if (!parse_integer(text, least, most, &number)) return false;
-  *value = (int)number;
-  return true;
-}
-
-/* A number or a fraction of two, up to the end or to a comma. */
-static bool parse_fraction(const char **text, double *value) {
-  char *end;
-  *value = strtod(*text, &end);
-  if (end == *text) return false;
-  if (*end == '/') {
-    const char *divisor = end + 1;
-    *value /= strtod(divisor, &end);
-    if (end == divisor) return false;
+static int find_option(const char *name, size_t length) {
+  for (int i = 0; i < TRAIN_OPTION_COUNT; i++) {
+    if (strlen(options_table[i].name) == length && strncmp(options_table[i].name, name, length) == 0) return i;
   }
-  if (!isfinite(*value) || (*end != '\0' && *end != ',')) return false;
-  *text = *end == ',' ? end + 1 : end;
-  return true;
-}
-
-static bool parse_double(const char *text, double least, double most, double *value) {
-  double number;
-  if (strchr(text, ',') != NULL || !parse_fraction(&text, &number) || !(number >= least && number <= most)) return false;
-  *value = number;
-  return true;
-}
-
-static bool parse_three(const char *text, float values[3]) {
-  int count = 0;
-  double number;
-  do {
-    if (count == 3 || !parse_fraction(&text, &number) || fabs(number) > 1e6) return false;
-    values[count++] = (float)number;
-  } while (*text != '\0');
-  if (count == 1) values[1] = values[2] = values[0];
-  return count != 2;
-}
-
-static bool parse_word(const char *text, const char *const *words, int *value) {
-  for (int i = 0; words[i] != NULL; i++) {
-    if (strcmp(text, words[i]) != 0) continue;
-    *value = i;
-    return true;
-  }
-  return false;
-}
-
-static bool parse_yes(const char *text, bool *value) {
-  static const char *const words[] = {"no", "yes", NULL};
-  int which;
-  if (!parse_word(text, words, &which)) return false;
-  *value = which == 1;
-  return true;
-}
-
-static bool parse_shape(const char *text, struct hwgq_shape *shape) {
-  int *values[] = {&shape->channels, &shape->height, &shape->width};
-  for (int i = 0; i < 3; i++) {
-    char *end;
-    long number = strtol(text, &end, 10);
-    if (end == text || number < 1 || number > HWGQ_MAX_DIMENSION || *end != (i < 2 ? 'x' : '\0')) return false;
-    *values[i] = (int)number;
-    text = end + 1;
-  }
-  return true;
+  return -1;
 }
 
 static bool keep_text(const char *text, char **value) {
@@ -152,168 +109,44 @@ static bool keep_text(const char *text, char **value) {
   return true;
 }
 
-/* ---- options ------------------------------------------------------------------------------------------------------------ */
-
-/* The recipe's come first, in the order of enum train_recipe. */
-static const struct {
-  const char *name;
-  bool flag;
-} options_table[] = {
-    [TRAIN_NETWORK] = {"network", false},
-    [TRAIN_DATA] = {"data", false},
-    [TRAIN_WIDTH] = {"width", false},
-    [TRAIN_BITS] = {"bits", false},
-    [TRAIN_LEVELS] = {"levels", false},
-    [TRAIN_INPUT] = {"input", false},
-    [TRAIN_EPOCHS] = {"epochs", false},
-    [TRAIN_BATCH] = {"batch", false},
-    [TRAIN_OPTIMIZER] = {"optimizer", false},
-    [TRAIN_LR] = {"lr", false},
-    [TRAIN_CLASSIFIER_RATE] = {"classifier-rate", false},
-    [TRAIN_MOMENTUM] = {"momentum", false},
-    [TRAIN_WEIGHT_DECAY] = {"weight-decay", false},
-    [TRAIN_SCHEDULE] = {"schedule", false},
-    [TRAIN_POWER] = {"power", false},
-    [TRAIN_WARMUP] = {"warmup", false},
-    [TRAIN_SEED] = {"seed", false},
-    [TRAIN_MIRROR] = {"mirror", false},
-    [TRAIN_PAD] = {"pad", false},
-    [TRAIN_ZOOM] = {"zoom", false},
-    [TRAIN_MEAN] = {"mean", false},
-    [TRAIN_SCALE] = {"scale", false},
-    [TRAIN_ORDER] = {"order", false},
-    [TRAIN_RESIZE] = {"resize", false},
-    [TRAIN_INVERT] = {"invert", false},
-    [TRAIN_LIMIT] = {"limit", false},
-    [TRAIN_LABELS] = {"labels", false},
-    [TRAIN_NO_TEST] = {"no-test", true},
-    [TRAIN_OUTPUT] = {"output", false},
-    [TRAIN_CHECKPOINT] = {"checkpoint", false},
-    [TRAIN_RESUME] = {"resume", false},
-    [TRAIN_LOG] = {"log", false},
-    [TRAIN_THREADS] = {"threads", false},
-    [TRAIN_BLAS_CORE] = {"blas-core", false},
-    [TRAIN_EXPORT_ONLY] = {"export-only", true},
-    [TRAIN_HELP] = {"help", true},
-};
-
-static int find_option(const char *name, size_t length) {
-  for (int i = 0; i < TRAIN_OPTION_COUNT; i++) {
-    if (strlen(options_table[i].name) == length && strncmp(options_table[i].name, name, length) == 0) return i;
-  }
-  return -1;
-}
-
-static bool parse_word_option(struct train_options *o, enum train_option option, const char *text) {
-  static const char *const levels[] = {"free", "uniform", "sign", NULL}, *const optimizers[] = {"adam", "sgd", NULL};
-  static const char *const schedules[] = {"poly", "constant", NULL}, *const orders[] = {"rgb", "bgr", "gray", NULL};
-  const char *const *words = option == TRAIN_LEVELS      ? levels
-                             : option == TRAIN_OPTIMIZER ? optimizers
-                             : option == TRAIN_SCHEDULE  ? schedules
-                                                         : orders;
-  int which;
-  if (!parse_word(text, words, &which)) return false;
-  if (option == TRAIN_LEVELS) {
-    o->uniform = which == 1;
-    o->sign = which == 2;
-  }
-  if (option == TRAIN_OPTIMIZER) o->trainer.optimizer.kind = (enum optimizer_kind)which;
-  if (option == TRAIN_SCHEDULE) o->trainer.optimizer.schedule = (enum schedule_kind)which;
-  if (option == TRAIN_ORDER) {
-    o->trainer.preprocess.order = (enum hwgq_channel_order)which;
-    o->order_given = true;
-  }
-  return true;
-}
-
-static bool parse_recipe_option(struct train_options *o, enum train_option option, const char *text) {
-  struct trainer_options *t = &o->trainer;
-  double number = 0;
-  long long seed;
-  switch (option) {
-  case TRAIN_NETWORK:
-    return keep_text(text, &o->network);
-  case TRAIN_DATA:
-    return keep_text(text, &o->data);
-  case TRAIN_LABELS:
-    return keep_text(text, &o->labels_file);
-  case TRAIN_WIDTH:
-    return parse_double(text, 0.001, 64, &o->width);
-  case TRAIN_BITS:
-    return parse_int(text, 1, 4, &o->bits);
-  case TRAIN_INPUT:
-    return parse_shape(text, &o->input);
-  case TRAIN_EPOCHS:
-    return parse_int(text, 1, 1000000, &t->epochs);
-  case TRAIN_BATCH:
-    return parse_int(text, 1, 1 << 16, &t->batch);
-  case TRAIN_LR:
-    return parse_double(text, 0, 1000, &t->optimizer.rate);
-  case TRAIN_CLASSIFIER_RATE:
-    return parse_double(text, 0, 1000, &t->optimizer.classifier);
-  case TRAIN_MOMENTUM:
-    return parse_double(text, 0, 0.999999, &t->optimizer.momentum);
-  case TRAIN_WEIGHT_DECAY:
-    return parse_double(text, 0, 1, &t->optimizer.weight_decay);
-  case TRAIN_POWER:
-    return parse_double(text, 0, 100, &t->optimizer.power);
-  case TRAIN_WARMUP:
-    return parse_double(text, 0, 1, &t->optimizer.warmup);
-  case TRAIN_MIRROR:
-    return parse_yes(text, &t->augmentation.mirror);
-  case TRAIN_PAD:
-    return parse_int(text, 0, HWGQ_MAX_KERNEL, &t->augmentation.pad);
-  case TRAIN_RESIZE:
-    return parse_int(text, 0, 4096, &t->preprocess.resize);
-  case TRAIN_INVERT:
-    return parse_yes(text, &t->preprocess.invert);
-  case TRAIN_LIMIT:
-    return parse_int(text, 0, INT32_MAX, &o->limit);
-  case TRAIN_SCALE:
-    return parse_three(text, t->preprocess.scale);
-  case TRAIN_MEAN:
-    return o->mean_given = parse_three(text, t->preprocess.mean);
-  case TRAIN_NO_TEST:
-    return o->no_test = true;
-  case TRAIN_ZOOM:
-    if (!parse_double(text, 0, 4, &number)) return false;
-    t->augmentation.zoom = (float)number;
+static bool parse_value(struct train_options *o, enum train_option option, const char *text) {
+  static const char *const yes[] = {"no", "yes", NULL};
+  double least = options_table[option].least, most = options_table[option].most;
+  void *at = (char *)o + options_table[option].at;
+  long long number;
+  int word;
+  switch (options_table[option].kind) {
+  case FLAG:
+    return *(bool *)at = true;
+  case YES:
+    if (!train_parse_word(text, yes, &word)) return false;
+    *(bool *)at = word == 1;
     return true;
-  case TRAIN_SEED:
-    if (!parse_integer(text, 0, INT64_MAX, &seed)) return false;
-    t->seed = (uint64_t)seed;
+  case WORD:
+    return train_parse_word(text, options_table[option].words, at);
+  case INT:
+    if (!train_parse_integer(text, (long long)least, (long long)most, &number)) return false;
+    *(int *)at = (int)number;
     return true;
+  case SEED:
+    if (!train_parse_integer(text, 0, INT64_MAX, &number)) return false;
+    *(uint64_t *)at = (uint64_t)number;
+    return true;
+  case NUMBER:
+    return train_parse_double(text, least, most, at);
+  case THREE:
+    return train_parse_three(text, at);
+  case SHAPE:
+    return train_parse_shape(text, at);
   default:
-    return parse_word_option(o, option, text);
-  }
-}
-
-static bool parse_run_option(struct train_options *o, enum train_option option, const char *text) {
-  switch (option) {
-  case TRAIN_OUTPUT:
-    return keep_text(text, &o->output);
-  case TRAIN_CHECKPOINT:
-    return keep_text(text, &o->checkpoint);
-  case TRAIN_RESUME:
-    return keep_text(text, &o->resume);
-  case TRAIN_LOG:
-    return keep_text(text, &o->log);
-  case TRAIN_BLAS_CORE:
-    return keep_text(text, &o->blas_core);
-  case TRAIN_THREADS:
-    return parse_int(text, 1, POOL_MAX_THREADS, &o->threads);
-  case TRAIN_EXPORT_ONLY:
-    return o->export_only = true;
-  default:
-    return o->help = true;
+    return keep_text(text, at);
   }
 }
 
 static enum hwgq_status set_option(struct train_options *o, enum train_option option, const char *text,
                                    struct hwgq_error *error) {
-  bool recipe = option < TRAIN_RECIPE_COUNT;
-  bool good = recipe ? parse_recipe_option(o, option, text) : parse_run_option(o, option, text);
-  if (good && recipe) good = keep_text(text, &o->given[option]);
+  bool good = parse_value(o, option, text);
+  if (good && option < TRAIN_RECIPE_COUNT) good = keep_text(text, &o->given[option]);
   if (good) return HWGQ_OK;
   return hwgq_fail(error, HWGQ_ERROR_INVALID, "%s cannot be \"%.100s\": hwgq train --help says what it takes",
                    options_table[option].name, text);
@@ -336,7 +169,7 @@ static enum hwgq_status parse_argument(int argc, char **argv, int *i, int *posit
   int option = find_option(name, length);
   if (option < 0 || option == TRAIN_NETWORK || option == TRAIN_DATA)
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "there is no option %.100s: hwgq train --help lists them", argument);
-  if (options_table[option].flag) {
+  if (options_table[option].kind == FLAG) {
     if (value != NULL) return hwgq_fail(error, HWGQ_ERROR_INVALID, "--%s takes no value", options_table[option].name);
     return set_option(o, (enum train_option)option, "yes", error);
   }
@@ -347,9 +180,25 @@ static enum hwgq_status parse_argument(int argc, char **argv, int *i, int *posit
   return set_option(o, (enum train_option)option, value, error);
 }
 
+/* The preset's options, wherever on the command line it is named: the others are on top of it. */
+static enum hwgq_status apply_preset(int argc, char **argv, struct train_options *o, struct hwgq_error *error) {
+  const char *name = NULL;
+  for (int i = 1; i < argc; i++) {
+    if (strncmp(argv[i], "--preset=", 9) == 0) name = argv[i] + 9;
+    if (strcmp(argv[i], "--preset") == 0 && i + 1 < argc) name = argv[i + 1];
+  }
+  if (name == NULL) return HWGQ_OK;
+  const struct train_preset_option *options = train_preset(name);
+  if (options == NULL)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "there is no preset \"%.60s\": hwgq train --help names them", name);
+  enum hwgq_status status = HWGQ_OK;
+  for (; status == HWGQ_OK && options->value != NULL; options++) status = set_option(o, options->option, options->value, error);
+  return status;
+}
+
 static enum hwgq_status parse_all(int argc, char **argv, struct train_options *o, struct hwgq_error *error) {
   int position = 0;
-  enum hwgq_status status = HWGQ_OK;
+  enum hwgq_status status = apply_preset(argc, argv, o, error);
   for (int i = 1; status == HWGQ_OK && i < argc && !o->help; i++) status = parse_argument(argc, argv, &i, &position, o, error);
   return status;
 }
@@ -383,7 +232,6 @@ static void set_defaults(struct train_options *o) {
   *o = (struct train_options){
       .width = 1,
       .bits = 2,
-      .uniform = true,
       .threads = processors < 1                  ? 1
                  : processors > POOL_MAX_THREADS ? POOL_MAX_THREADS
                                                  : (int)processors,
@@ -391,6 +239,7 @@ static void set_defaults(struct train_options *o) {
                   .batch = 100,
                   .seed = 1,
                   .preprocess = {.order = HWGQ_RGB, .scale = {1.0f / 64, 1.0f / 64, 1.0f / 64}},
+                  .objective = {.distillation = 0.5, .temperature = 2},
                   .augmentation = {.mirror = true, .pad = 4},
                   .optimizer =
                       {.kind = OPTIMIZER_ADAM, .rate = 0.003, .classifier = 0.1, .momentum = 0.9, .power = 1, .warmup = 0.05}},
@@ -413,6 +262,14 @@ static enum hwgq_status check(const struct train_options *o, struct hwgq_error *
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "say where the model goes: -o OUT.hwgq");
   if (o->export_only && (o->resume == NULL || o->output == NULL))
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "--export-only needs --resume CHECKPOINT and -o OUT.hwgq");
+  if (o->export_only && o->report != NULL)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--report needs data and training, --export-only has none");
+  if (o->given[TRAIN_BITS] != NULL && o->level_count > 0)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "give one of --bits and --level-count");
+  if (o->step > 0 && o->levels != TRAIN_UNIFORM)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--step goes with --levels uniform");
+  if (o->teacher == NULL && (o->given[TRAIN_DISTILL_WEIGHT] != NULL || o->given[TRAIN_DISTILL_TEMPERATURE] != NULL))
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--distill-weight and --distill-temperature go with --teacher MODEL");
   return HWGQ_OK;
 }
 
@@ -424,20 +281,22 @@ enum hwgq_status train_options_parse(int argc, char **argv, struct train_options
     char *path = strdup(o->resume);
     train_options_release(o);
     set_defaults(o);
+    o->precision = PRECISION_FLOAT32; /* what checkpoints without a precision were made with */
     status = path != NULL ? apply_recipe(o, path, error) : hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for options");
     free(path);
     if (status == HWGQ_OK) status = parse_all(argc, argv, o, error);
   }
   if (status == HWGQ_OK && !choose_output(o)) status = hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for options");
   if (status == HWGQ_OK && !o->help) status = check(o, error);
+  if (o->teacher == NULL) o->trainer.objective.distillation = 0;
   if (status != HWGQ_OK) train_options_release(o);
   return status;
 }
 
 void train_options_release(struct train_options *o) {
   for (int i = 0; i < TRAIN_RECIPE_COUNT; i++) free(o->given[i]);
-  char *texts[] = {o->network, o->data, o->labels_file, o->output, o->checkpoint, o->resume, o->log, o->blas_core};
-  for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) free(texts[i]);
+  for (int i = 0; i < TRAIN_OPTION_COUNT; i++)
+    if (options_table[i].kind == TEXT) free(*(char **)((char *)o + options_table[i].at));
   *o = (struct train_options){0};
 }
 

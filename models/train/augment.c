@@ -25,12 +25,17 @@ static void shift(const struct hwgq_preprocess *preprocess, struct hwgq_shape sh
   }
 }
 
-/* Output (x, y) is input (x, y) * step + (left, top) between pixels. */
-static void resample(const struct hwgq_preprocess *preprocess, struct hwgq_shape shape, const uint8_t *pixels, float left,
-                     float top, float step, bool mirror, float *values) {
+/* Output (x, y) is input (x * step_x + left, y * step_y + top), between pixels. */
+struct window {
+  float left, top, step_x, step_y;
+};
+
+static void resample(const struct hwgq_preprocess *preprocess, struct hwgq_shape shape, const uint8_t *pixels,
+                     const struct window *window, bool mirror, float *values) {
   for (int y = 0; y < shape.height; y++) {
     for (int x = 0; x < shape.width; x++, values += shape.channels) {
-      float from_x = (float)(mirror ? shape.width - 1 - x : x) * step + left, from_y = (float)y * step + top;
+      float from_x = (float)(mirror ? shape.width - 1 - x : x) * window->step_x + window->left;
+      float from_y = (float)y * window->step_y + window->top;
       float floor_x = floorf(from_x), floor_y = floorf(from_y);
       for (int c = 0; c < shape.channels; c++) values[c] = 0.0f;
       for (int k = 0; k < 4; k++) {
@@ -47,8 +52,42 @@ static void resample(const struct hwgq_preprocess *preprocess, struct hwgq_shape
   }
 }
 
+float augment_factor(struct rng *rng, double range) {
+  return expf((2.0f * rng_uniform(rng) - 1.0f) * logf(1.0f + (float)range));
+}
+
+/* The part of the image that is taken: its center moves by the shift. */
+static struct window draw_window(const struct augmentation *a, struct hwgq_shape shape, float left, float top,
+                                 struct rng *rng) {
+  float step = a->zoom > 0 ? augment_factor(rng, a->zoom) : 1.0f;
+  float aspect = a->aspect > 0 ? augment_factor(rng, a->aspect / 2) : 1.0f;
+  if (a->crop > 0) {
+    float away = rng_uniform(rng) * (float)a->crop;
+    left += (rng_uniform(rng) - 0.5f) * away * (float)(shape.width - 1);
+    top += (rng_uniform(rng) - 0.5f) * away * (float)(shape.height - 1);
+    step *= 1.0f - away;
+  }
+  struct window window = {.step_x = step * aspect, .step_y = step / aspect};
+  window.left = (float)(shape.width - 1) / 2 * (1.0f - window.step_x) + left;
+  window.top = (float)(shape.height - 1) / 2 * (1.0f - window.step_y) + top;
+  return window;
+}
+
+enum hwgq_status augmentation_check(const struct augmentation *a, struct hwgq_error *error) {
+  const double up_to_4[] = {a->zoom, a->aspect, a->soften, a->brightness, a->contrast, a->saturation};
+  bool good = a->pad >= 0 && a->pad <= HWGQ_MAX_KERNEL && a->crop >= 0 && a->crop <= 0.95 && a->blur >= 0 && a->blur <= 8 &&
+              a->cutout >= 0 && a->cutout <= HWGQ_MAX_DIMENSION;
+  for (size_t i = 0; i < sizeof up_to_4 / sizeof up_to_4[0]; i++) good = good && up_to_4[i] >= 0 && up_to_4[i] <= 4;
+  if (good) return HWGQ_OK;
+  return hwgq_fail(
+      error, HWGQ_ERROR_INVALID,
+      "augmentation out of range: shift lies in 0 to %d pixels, crop in 0 to 0.95, blur in 0 to 8 pixels, cutout is "
+      "not negative, the others lie in 0 to 4",
+      HWGQ_MAX_KERNEL);
+}
+
 void augment_image(const struct augmentation *augmentation, const struct hwgq_preprocess *preprocess, struct hwgq_shape shape,
-                   const uint8_t *pixels, struct rng *rng, float *values) {
+                   const uint8_t *pixels, struct rng *rng, float *values, float *scratch) {
   if (rng == NULL) {
     shift(preprocess, shape, pixels, 0, 0, false, values);
     return;
@@ -57,13 +96,11 @@ void augment_image(const struct augmentation *augmentation, const struct hwgq_pr
   int range = 2 * augmentation->pad + 1;
   int left = (int)rng_below(rng, (uint32_t)range) - augmentation->pad,
       top = (int)rng_below(rng, (uint32_t)range) - augmentation->pad;
-  if (augmentation->zoom <= 0.0f) {
+  if (augmentation->zoom <= 0 && augmentation->aspect <= 0 && augmentation->crop <= 0) {
     shift(preprocess, shape, pixels, left, top, mirror, values);
-    return;
+  } else {
+    struct window window = draw_window(augmentation, shape, (float)left, (float)top, rng);
+    resample(preprocess, shape, pixels, &window, mirror, values);
   }
-  /* Sizes are drawn uniformly in their logarithm; the window's center moves by the shift. */
-  float step = expf((2.0f * rng_uniform(rng) - 1.0f) * logf(1.0f + augmentation->zoom));
-  float center_x = (float)(shape.width - 1) / 2, center_y = (float)(shape.height - 1) / 2;
-  resample(preprocess, shape, pixels, center_x * (1.0f - step) + (float)left, center_y * (1.0f - step) + (float)top, step,
-           mirror, values);
+  augment_values(augmentation, preprocess, shape, rng, values, scratch);
 }

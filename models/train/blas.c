@@ -24,6 +24,7 @@ void blas_gemm(const struct blas *blas, bool transpose_a, bool transpose_b, int 
 }
 
 static enum hwgq_status open_library(struct blas *blas, struct hwgq_error *error) {
+  *blas = (struct blas){0};
   setenv("OPENBLAS_NUM_THREADS", "1", 1); /* else it starts threads that nobody uses */
   void *library = dlopen(library_name, RTLD_NOW | RTLD_LOCAL);
   if (library == NULL)

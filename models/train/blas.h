@@ -3,11 +3,14 @@
 #define TRAIN_BLAS_H
 
 #include "engine/hwgq.h"
+#include "models/train/dot.h"
 
 struct blas {
   void *library;
   void (*gemm)(int order, int transpose_a, int transpose_b, int m, int n, int k, float alpha, const float *a, int lda,
                const float *b, int ldb, float beta, float *c, int ldc);
+  const struct dot_kernels
+      *dot;      /* for layers that can be computed in narrow numbers; NULL: all in float32. blas_load leaves it so. */
   char core[32]; /* the kernels in use, as OpenBLAS calls them: "SkylakeX", "Haswell", ... */
 };
 

@@ -21,7 +21,8 @@ struct checkpoint {
   struct hwgq_safetensors *parsed;
   const char *network, *recipe; /* in parsed */
   int epoch, step, batch;       /* batch 0: not stated, by an older version */
-  int64_t right, optimizer_step;
+  int64_t right, optimizer_step, average_count;
+  bool average_measured;
   double loss_sum, seconds;
 };
 
@@ -45,7 +46,8 @@ static void add_entry(struct tensor_entry *entries, int *count, const char *name
 /* All of them, in the order in which they are written; free() the result. NULL without memory. */
 static struct tensor_entry *list_entries(const struct trainer *trainer, int *count) {
   const struct net *net = trainer->net;
-  size_t most = (size_t)net->parameter_count * 3 + (size_t)net->layer_count * 2 + 1;
+  const struct average *average = trainer->average;
+  size_t most = (size_t)net->parameter_count * 4 + (size_t)net->layer_count * 4 + 1;
   struct tensor_entry *entries = calloc(most, sizeof *entries);
   *count = 0;
   if (entries == NULL) return NULL;
@@ -56,12 +58,16 @@ static struct tensor_entry *list_entries(const struct trainer *trainer, int *cou
     add_entry(entries, count, p->name, ".first", trainer->optimizer->first[i], p->count, columns);
     if (trainer->optimizer->second[i] != NULL)
       add_entry(entries, count, p->name, ".second", trainer->optimizer->second[i], p->count, columns);
+    if (average != NULL) add_entry(entries, count, p->name, ".average", average->values[i], p->count, columns);
   }
   for (int i = 0; i < net->layer_count; i++) {
     const struct net_layer *l = &net->layers[i];
     if (l->op != HWGQ_BATCH_NORM) continue;
     add_entry(entries, count, l->layer->name, ".mean", l->mean, (uint64_t)l->out.channels, 0);
     add_entry(entries, count, l->layer->name, ".variance", l->variance, (uint64_t)l->out.channels, 0);
+    if (average == NULL) continue;
+    add_entry(entries, count, l->layer->name, ".mean.average", average->mean[i], (uint64_t)l->out.channels, 0);
+    add_entry(entries, count, l->layer->name, ".variance.average", average->variance[i], (uint64_t)l->out.channels, 0);
   }
   return entries;
 }
@@ -76,6 +82,10 @@ static char *state_text(const struct trainer *trainer) {
   json_t *state = json_pack("{s:i, s:i, s:i, s:I, s:I, s:s, s:s}", "epoch", trainer->epoch, "step", trainer->step, "batch",
                             trainer->options.batch, "right", (json_int_t)trainer->right, "optimizer_step",
                             (json_int_t)trainer->optimizer->step, "loss_sum", loss_sum, "seconds", seconds);
+  if (state != NULL && trainer->average != NULL) {
+    json_object_set_new(state, "average_count", json_integer((json_int_t)trainer->average->count));
+    json_object_set_new(state, "average_measured", json_boolean(trainer->average->measured));
+  }
   char *text = state != NULL ? json_dumps(state, JSON_COMPACT) : NULL;
   json_decref(state);
   return text;
@@ -147,6 +157,9 @@ static enum hwgq_status read_state(struct checkpoint *checkpoint, const char *te
     status = read_count(state, "batch", where, INT32_MAX, &batch, error);
   if (status == HWGQ_OK) status = read_count(state, "right", where, INT64_MAX, &checkpoint->right, error);
   if (status == HWGQ_OK) status = read_count(state, "optimizer_step", where, INT64_MAX / 2, &checkpoint->optimizer_step, error);
+  if (status == HWGQ_OK && json_object_get(state, "average_count") != NULL)
+    status = read_count(state, "average_count", where, INT64_MAX / 2, &checkpoint->average_count, error);
+  checkpoint->average_measured = json_is_true(json_object_get(state, "average_measured"));
   if (status == HWGQ_OK) status = read_double(state, "loss_sum", where, &checkpoint->loss_sum, error);
   if (status == HWGQ_OK) status = read_double(state, "seconds", where, &checkpoint->seconds, error);
   checkpoint->epoch = (int)epoch;
@@ -234,7 +247,8 @@ static enum hwgq_status restore_entry(const struct checkpoint *checkpoint, const
   const char *label = hwgq_storage_label(checkpoint->path);
   const struct hwgq_tensor *tensor = hwgq_safetensors_find(checkpoint->parsed, entry->name);
   if (tensor == NULL)
-    return hwgq_fail(error, HWGQ_ERROR_FORMAT, "checkpoint %s lacks tensor %s: was it made with another optimizer?", label,
+    return hwgq_fail(error, HWGQ_ERROR_FORMAT,
+                     "checkpoint %s lacks tensor %s: was it made with another optimizer, or without an average?", label,
                      entry->name);
   uint64_t bytes = sizeof(float) * entry->rows * (entry->columns > 0 ? entry->columns : 1);
   if (strcmp(tensor->dtype, "F32") != 0 || tensor->rank != (entry->columns > 0 ? 2 : 1) || tensor->bytes != bytes ||
@@ -269,8 +283,69 @@ enum hwgq_status checkpoint_restore(const struct checkpoint *checkpoint, struct 
   trainer->loss_sum = checkpoint->loss_sum;
   trainer->seconds = checkpoint->seconds;
   trainer->optimizer->step = checkpoint->optimizer_step;
+  if (trainer->average != NULL) {
+    trainer->average->count = checkpoint->average_count;
+    trainer->average->measured = checkpoint->average_measured;
+  }
   trainer->order_epoch = -1;
   net_prepare(trainer->net);
+  return HWGQ_OK;
+}
+
+/* Entries of one layer, for checkpoint_initialize: 1 when all are there, 0 when one is not or has another shape, -1 when a
+ * value is bad. */
+static int take_layer(const struct checkpoint *checkpoint, const struct tensor_entry *entries, int count, bool copy,
+                      struct hwgq_error *error) {
+  for (int i = 0; i < count; i++) {
+    struct tensor_entry entry = entries[i];
+    char averaged[NAME_BYTES];
+    snprintf(averaged, sizeof averaged, "%.300s.average", entries[i].name);
+    if (checkpoint->average_measured && hwgq_safetensors_find(checkpoint->parsed, averaged) != NULL)
+      memcpy(entry.name, averaged, sizeof averaged);
+    const struct hwgq_tensor *tensor = hwgq_safetensors_find(checkpoint->parsed, entry.name);
+    uint64_t bytes = sizeof(float) * entry.rows * (entry.columns > 0 ? entry.columns : 1);
+    if (tensor == NULL || tensor->bytes != bytes || tensor->extents[0] != entry.rows) return 0;
+    if (restore_entry(checkpoint, &entry, copy, error) != HWGQ_OK) return -1;
+  }
+  return 1;
+}
+
+static void clamp_latent(struct net *net) {
+  for (int i = 0; i < net->parameter_count; i++)
+    if (net->parameters[i].latent) net->kernels->clamp(net->parameters[i].value, net->parameters[i].count, -1.0f, 1.0f);
+}
+
+enum hwgq_status checkpoint_initialize(const struct checkpoint *checkpoint, struct net *net, int *taken,
+                                       struct hwgq_error *error) {
+  *taken = 0;
+  for (int copy = 0; copy <= 1; copy++) {
+    for (int i = 0; i < net->layer_count; i++) {
+      struct net_layer *l = &net->layers[i];
+      struct tensor_entry entries[4];
+      int count = 0;
+      for (int p = 0; p < net->parameter_count; p++) {
+        const struct net_parameter *parameter = &net->parameters[p];
+        if (parameter->layer != l) continue;
+        uint64_t columns = parameter->value == l->conv.weight ? (uint64_t)l->out.channels : 0;
+        add_entry(entries, &count, parameter->name, "", parameter->value, parameter->count, columns);
+      }
+      if (l->op == HWGQ_BATCH_NORM) {
+        add_entry(entries, &count, l->layer->name, ".mean", l->mean, (uint64_t)l->out.channels, 0);
+        add_entry(entries, &count, l->layer->name, ".variance", l->variance, (uint64_t)l->out.channels, 0);
+      }
+      if (count == 0) continue;
+      int good = take_layer(checkpoint, entries, count, false, error);
+      if (good == 1 && copy == 1) good = take_layer(checkpoint, entries, count, true, error);
+      if (good < 0) return HWGQ_ERROR_FORMAT;
+      if (good == 0 && l->op != HWGQ_SCALE && !net_is_classifier(net, l))
+        return hwgq_fail(error, HWGQ_ERROR_INVALID,
+                         "checkpoint %s has no layer %s of this shape: begin with the same network and width",
+                         hwgq_storage_label(checkpoint->path), l->layer->name);
+      *taken += copy == 1 && good == 1;
+    }
+  }
+  clamp_latent(net);
+  net_prepare(net);
   return HWGQ_OK;
 }
 

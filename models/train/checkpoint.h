@@ -21,6 +21,10 @@ enum hwgq_status checkpoint_network(const struct checkpoint *checkpoint, struct 
 /* Puts a trainer of the same network where the checkpoint was written. Options may differ; with the same ones the run goes on
  * exactly as if it had not been stopped. To train on, see checkpoint_check_batch first. */
 enum hwgq_status checkpoint_restore(const struct checkpoint *checkpoint, struct trainer *trainer, struct hwgq_error *error);
+/* Gives a net the weights and running statistics of a checkpoint to begin with, by the names of layers and under the rules of
+ * net_import; averaged ones if the checkpoint has them. */
+enum hwgq_status checkpoint_initialize(const struct checkpoint *checkpoint, struct net *net, int *taken,
+                                       struct hwgq_error *error);
 /* A position within an epoch counts batches, so there the batch size (trainer->options.batch, which few images lower) must be
  * the checkpoint's: HWGQ_ERROR_INVALID. Between epochs it may change. */
 enum hwgq_status checkpoint_check_batch(const struct checkpoint *checkpoint, const struct trainer *trainer,

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "models/train/conv_narrow.h"
+
 enum {
   COLUMN_BYTES = 1 << 20, /* an im2col block should stay in the second-level cache ... */
   COLUMN_ROWS = 256,      /* ... but not be so low that packing the weights costs more than the product */
@@ -117,6 +119,7 @@ static int weight_block_rows(const struct conv *conv) {
 }
 
 size_t conv_workspace(const struct conv *conv) {
+  if (conv->narrow != NULL) return conv_narrow_workspace(conv);
   if (conv->direct) return 0;
   int back_taps = conv->kernel_height * conv->kernel_width * conv->out.channels;
   size_t forward = (size_t)block_rows(conv->taps) * (size_t)conv->taps;
@@ -186,6 +189,7 @@ enum hwgq_status conv_create(const struct hwgq_layer *layer, struct hwgq_shape i
 }
 
 void conv_destroy(struct conv *conv) {
+  conv_narrow_destroy(conv->narrow);
   if (conv->effective != conv->weight) free(conv->effective);
   free(conv->weight);
   free(conv->gradient);
@@ -196,7 +200,7 @@ void conv_destroy(struct conv *conv) {
   *conv = (struct conv){0};
 }
 
-static void prepare_effective(struct conv *conv, int from, int to) {
+static void prepare_alpha(struct conv *conv, int from, int to) {
   enum { BLOCK = 32 };
   size_t channels = (size_t)conv->out.channels;
   for (int o = from; o < to; o += BLOCK) {
@@ -208,6 +212,10 @@ static void prepare_effective(struct conv *conv, int from, int to) {
     }
     for (int i = 0; i < width; i++) conv->alpha[o + i] = conv->has_alpha ? (float)(sum[i] / conv->taps) : 1.0f;
   }
+}
+
+static void prepare_effective(struct conv *conv, int from, int to) {
+  size_t channels = (size_t)conv->out.channels;
   for (int t = 0; t < conv->taps; t++) {
     const float *weight = conv->weight + (size_t)t * channels;
     float *effective = conv->effective + (size_t)t * channels;
@@ -216,6 +224,11 @@ static void prepare_effective(struct conv *conv, int from, int to) {
 }
 
 void conv_prepare(struct conv *conv, int from, int to) {
+  if (conv->binary) prepare_alpha(conv, from, to);
+  if (conv->narrow != NULL) {
+    conv_narrow_prepare(conv, from, to);
+    return;
+  }
   if (conv->binary) prepare_effective(conv, from, to);
   if (conv->flipped == NULL) return;
   int positions = conv->kernel_height * conv->kernel_width, in_channels = conv->in.channels, out_channels = conv->out.channels;
@@ -230,9 +243,11 @@ void conv_prepare(struct conv *conv, int from, int to) {
 }
 
 void conv_forward(const struct conv *conv, const struct blas *blas, const struct train_kernels *kernels, const float *in,
-                  int images, float *out, float *workspace) {
+                  int first, int images, float *out, float *workspace) {
   int channels = conv->out.channels, rows = images * conv->out.height * conv->out.width;
-  if (conv->direct) {
+  if (conv->narrow != NULL) {
+    conv_narrow_forward(conv, in, first, images, out);
+  } else if (conv->direct) {
     blas_gemm(blas, false, false, rows, channels, conv->taps, in, conv->taps, conv->effective, channels, 0.0f, out, channels);
   } else {
     struct windows windows = forward_windows(conv);
@@ -249,6 +264,10 @@ void conv_forward(const struct conv *conv, const struct blas *blas, const struct
 
 void conv_backward_input(const struct conv *conv, const struct blas *blas, const float *out_gradient, int images,
                          float *in_gradient, float *workspace) {
+  if (conv->narrow != NULL) {
+    conv_narrow_backward_input(conv, out_gradient, images, in_gradient, workspace);
+    return;
+  }
   if (conv->direct) {
     int rows = images * conv->out.height * conv->out.width;
     blas_gemm(blas, false, true, rows, conv->taps, conv->out.channels, out_gradient, conv->out.channels, conv->effective,
@@ -268,6 +287,10 @@ void conv_backward_input(const struct conv *conv, const struct blas *blas, const
 
 void conv_backward_weight(const struct conv *conv, const struct blas *blas, const float *in, const float *out_gradient,
                           int images, int task, float *workspace) {
+  if (conv->narrow != NULL) {
+    conv_narrow_backward_weight(conv, out_gradient, images, task, workspace);
+    return;
+  }
   int group = task / conv->slices, slice = task % conv->slices;
   int channels = conv->out.channels, per_image = conv->out.height * conv->out.width, slice_taps = weight_slice(conv);
   int from = (int)((int64_t)images * group / conv->groups) * per_image;

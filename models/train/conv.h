@@ -11,6 +11,8 @@
 #include "models/train/blas.h"
 #include "models/train/kernels.h"
 
+struct conv_narrow;
+
 struct conv {
   struct hwgq_shape in, out;
   int kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
@@ -31,6 +33,9 @@ struct conv {
   int groups, slices;
   float *gradient;      /* [groups][weight_count], summed into the first by conv_reduce */
   float *bias_gradient; /* [out channels] */
+
+  struct conv_narrow
+      *narrow; /* models/train/conv_narrow.h; NULL: products in float32. With it `effective` and `flipped` are NULL. */
 };
 
 /* Zero floats, aligned to a cache line; for free(). NULL when there is no memory. */
@@ -44,12 +49,14 @@ size_t conv_workspace(const struct conv *conv);
 
 /* Output channels [from, to) of alpha, effective and flipped, from the latent weights. */
 void conv_prepare(struct conv *conv, int from, int to);
+/* `images` images whose values begin at `in`, the first of them number `first` of the batch. */
 void conv_forward(const struct conv *conv, const struct blas *blas, const struct train_kernels *kernels, const float *in,
-                  int images, float *out, float *workspace);
+                  int first, int images, float *out, float *workspace);
 /* in_gradient is overwritten. */
 void conv_backward_input(const struct conv *conv, const struct blas *blas, const float *out_gradient, int images,
                          float *in_gradient, float *workspace);
-/* Task 0 to groups * slices - 1 of the gradient with respect to the weights, for `images` images. */
+/* Task 0 to groups * slices - 1 of the gradient with respect to the weights, for images [0, images) of the batch, which
+ * conv_forward has seen. */
 void conv_backward_weight(const struct conv *conv, const struct blas *blas, const float *in, const float *out_gradient,
                           int images, int task, float *workspace);
 /* Sums the groups' gradients of weights [from, to) into the first. */

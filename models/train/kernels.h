@@ -29,6 +29,8 @@ struct train_kernels {
   void (*relu)(const float *x, size_t count, float *y);
   /* g = low < x <= high ? g : 0 */
   void (*mask_half_open)(float *g, const float *x, size_t count, float low, float high);
+  /* g = x <= 0 ? 0 : x <= high ? g : g / (x - high + 1): the log-tailed ReLU's derivative. high > 0. */
+  void (*mask_log_tailed)(float *g, const float *x, size_t count, float high);
   /* g = |x| <= 1 ? g : 0 */
   void (*mask_hard_tanh)(float *g, const float *x, size_t count);
   /* out = the window's largest value, which = its number in the window: taps are added one by one. */

@@ -126,6 +126,14 @@ static void mask_half_open(float *restrict g, const float *restrict x, size_t co
   }
 }
 
+static void mask_log_tailed(float *restrict g, const float *restrict x, size_t count, float high) {
+  for (size_t i = 0; i < count; i++) {
+    float beyond = x[i] > high ? x[i] - high : 0.0f;
+    float value = g[i] / (beyond + 1.0f);
+    g[i] = x[i] > 0.0f ? value : 0.0f;
+  }
+}
+
 static void mask_hard_tanh(float *restrict g, const float *restrict x, size_t count) {
   for (size_t i = 0; i < count; i++) g[i] = fabsf(x[i]) <= 1.0f ? g[i] : 0.0f;
 }
@@ -193,6 +201,7 @@ const struct train_kernels KERNELS_TABLE = {
     .sign = sign,
     .relu = relu,
     .mask_half_open = mask_half_open,
+    .mask_log_tailed = mask_log_tailed,
     .mask_hard_tanh = mask_hard_tanh,
     .max_first = max_first,
     .max_next = max_next,

@@ -3,38 +3,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "models/train/conv_narrow.h"
 #include "models/train/net.h"
 #include "models/train/rng.h"
 
 static enum hwgq_status check_layer(const struct hwgq_network *network, int i, struct hwgq_error *error) {
   const struct hwgq_layer *layer = &network->layers[i];
-  if (layer->input_count != 1 || layer->inputs[0] != (i == 0 ? HWGQ_NETWORK_INPUT : i - 1))
-    return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED,
-                     "layer %s does not take just the layer before it: the trainer takes networks without branches",
-                     layer->name);
-  switch (layer->op) {
-  case HWGQ_CONV2D:
-  case HWGQ_LINEAR:
-  case HWGQ_BATCH_NORM:
-  case HWGQ_SCALE:
-  case HWGQ_QUANTIZE:
-  case HWGQ_RELU:
-    break;
-  case HWGQ_MAX_POOL:
-    if (layer->kernel_height * layer->kernel_width > 255)
-      return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "layer %s pools %d x %d values: the trainer takes up to 255", layer->name,
-                       layer->kernel_height, layer->kernel_width);
-    break;
-  case HWGQ_SOFTMAX:
-    if (i + 1 != network->layer_count)
-      return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "layer %s is a softmax before the end: the trainer takes it last only",
-                       layer->name);
-    break;
-  default:
+  bool pool = layer->op == HWGQ_MAX_POOL, last = i + 1 == network->layer_count;
+  if (layer->op == HWGQ_FLATTEN)
     return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "layer %s: the trainer has no %s layers", layer->name,
                      hwgq_op_name(layer->op));
-  }
-  if (i + 1 == network->layer_count && layer->op != HWGQ_SOFTMAX)
+  if (pool && layer->kernel_height * layer->kernel_width > 255)
+    return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "layer %s pools %d x %d values: the trainer takes up to 255", layer->name,
+                     layer->kernel_height, layer->kernel_width);
+  if (layer->op == HWGQ_SOFTMAX && !last)
+    return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "layer %s is a softmax before the end: the trainer takes it last only",
+                     layer->name);
+  if (last && layer->op != HWGQ_SOFTMAX)
     return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "the last layer, %s, is not a softmax: the trainer needs one", layer->name);
   return HWGQ_OK;
 }
@@ -43,13 +28,24 @@ static bool element_wise(enum hwgq_op op) {
   return op == HWGQ_BATCH_NORM || op == HWGQ_SCALE || op == HWGQ_QUANTIZE || op == HWGQ_RELU || op == HWGQ_SOFTMAX;
 }
 
-/* Nothing reads the output of these after batch normalization took its input from it. */
-static bool may_be_overwritten(enum hwgq_op op) {
-  return op == HWGQ_CONV2D || op == HWGQ_LINEAR || op == HWGQ_MAX_POOL;
+/* Nothing reads the output of these once the one layer that takes it has normalized it. */
+static bool may_be_overwritten(const struct net_layer *l) {
+  return l->consumers == 1 && (l->op == HWGQ_CONV2D || l->op == HWGQ_LINEAR || l->op == HWGQ_MAX_POOL);
 }
 
 static size_t shape_size(struct hwgq_shape shape) {
   return (size_t)shape.channels * (size_t)shape.height * (size_t)shape.width;
+}
+
+/* How often each layer's output is taken, and by which layer last. */
+static void count_consumers(struct net *net) {
+  for (int i = net->network->layer_count - 1; i >= 0; i--) {
+    const struct hwgq_layer *layer = &net->network->layers[i];
+    struct net_layer *l = &net->layers[i];
+    l->source_count = layer->input_count;
+    for (int k = 0; k < layer->input_count; k++)
+      if (layer->inputs[k] >= 0) l->sources[k].overwrites = net->layers[layer->inputs[k]].consumers++ == 0;
+  }
 }
 
 static bool allocate_channels(struct net_layer *l, int batch) {
@@ -64,29 +60,71 @@ static bool allocate_channels(struct net_layer *l, int batch) {
   return l->partial != NULL;
 }
 
+static void connect(struct net *net, int i) {
+  struct net_layer *l = &net->layers[i];
+  for (int k = 0; k < l->source_count; k++) {
+    int from = l->layer->inputs[k];
+    struct net_source *source = &l->sources[k];
+    source->shape = from >= 0 ? net->layers[from].out : net->network->input;
+    source->size = shape_size(source->shape);
+    source->value = from >= 0 ? net->layers[from].value : net->input;
+    source->gradient = from >= 0 ? net->layers[from].gradient : NULL;
+  }
+  l->in = l->sources[0].shape;
+  l->in_size = l->sources[0].size;
+  l->in_value = l->sources[0].value;
+}
+
+/* Buffers of a layer, its own or those of the layer before it where both can work in one. */
+static bool allocate_values(struct net *net, struct net_layer *l) {
+  int from = l->layer->inputs[0];
+  struct net_layer *before = from >= 0 ? &net->layers[from] : NULL;
+  size_t batch = (size_t)net->batch;
+  bool one = l->op == HWGQ_ADD || l->op == HWGQ_CONCAT ? false : before != NULL && before->consumers == 1;
+  l->owns_value = !(l->op == HWGQ_BATCH_NORM && before != NULL && may_be_overwritten(before));
+  l->owns_gradient = !(element_wise(l->op) && one);
+  l->value = l->owns_value ? conv_allocate(l->out_size * batch) : before->value;
+  l->gradient = l->owns_gradient ? conv_allocate(l->out_size * batch) : before->gradient;
+  if (l->op == HWGQ_ADD || l->op == HWGQ_CONCAT || before == NULL) {
+    l->in_gradient = NULL;
+  } else if (element_wise(l->op)) {
+    l->in_gradient = l->gradient;
+  } else if (l->sources[0].overwrites) {
+    l->in_gradient = before->gradient;
+  } else {
+    l->owns_in_gradient = true;
+    l->in_gradient = conv_allocate(l->in_size * batch);
+    if (l->in_gradient == NULL) return false;
+  }
+  if (l->op == HWGQ_MAX_POOL) {
+    l->which = calloc(l->out_size * batch, 1);
+    if (l->which == NULL) return false;
+  }
+  return l->value != NULL && l->gradient != NULL;
+}
+
+/* The levels that layer i takes: of a quantizer before it, or before max pooling before it. */
+static struct conv_levels input_levels(const struct hwgq_network *network, int i) {
+  do {
+    i = network->layers[i].inputs[0];
+  } while (i >= 0 && network->layers[i].op == HWGQ_MAX_POOL);
+  return i >= 0 && network->layers[i].op == HWGQ_QUANTIZE ? conv_levels_of(&network->layers[i]) : (struct conv_levels){0};
+}
+
 static enum hwgq_status create_layer(struct net *net, int i, struct hwgq_error *error) {
-  struct net_layer *l = &net->layers[i], *before = i > 0 ? l - 1 : NULL;
+  struct net_layer *l = &net->layers[i];
   l->layer = &net->network->layers[i];
   l->op = l->layer->op;
-  l->in = before != NULL ? before->out : net->network->input;
   l->out = l->layer->output;
-  l->in_size = shape_size(l->in);
   l->out_size = shape_size(l->out);
-  l->in_value = before != NULL ? before->value : net->input;
-  l->in_gradient = before != NULL ? before->gradient : NULL;
+  connect(net, i);
   if (l->op == HWGQ_CONV2D || l->op == HWGQ_LINEAR) {
-    enum hwgq_status status = conv_create(l->layer, l->in, before != NULL, &l->conv, error);
+    enum hwgq_status status = conv_create(l->layer, l->in, l->sources[0].gradient != NULL, &l->conv, error);
+    if (status == HWGQ_OK)
+      status = conv_narrow_create(&l->conv, net->blas->dot, input_levels(net->network, i), net->batch, error);
     if (status != HWGQ_OK) return status;
   }
-  l->owns_value = !(l->op == HWGQ_BATCH_NORM && before != NULL && may_be_overwritten(before->op));
-  l->owns_gradient = before == NULL || !element_wise(l->op);
-  l->value = l->owns_value ? conv_allocate(l->out_size * (size_t)net->batch) : before->value;
-  l->gradient = l->owns_gradient ? conv_allocate(l->out_size * (size_t)net->batch) : before->gradient;
-  bool enough = l->value != NULL && l->gradient != NULL;
-  if (l->op == HWGQ_MAX_POOL) {
-    l->which = calloc(l->out_size * (size_t)net->batch, 1);
-    enough = enough && l->which != NULL;
-  }
+  bool enough = allocate_values(net, l);
   if (l->op == HWGQ_BATCH_NORM || l->op == HWGQ_SCALE) enough = enough && allocate_channels(l, net->batch);
   if (!enough)
     return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the values of layer %s: make the batch smaller than %d",
@@ -139,13 +177,15 @@ static enum hwgq_status fill(struct net *net, struct hwgq_error *error) {
   net->layers = calloc((size_t)net->network->layer_count, sizeof *net->layers);
   if (net->input == NULL || net->layers == NULL)
     return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for a batch of %d images", net->batch);
-  for (int i = 0; i < net->network->layer_count; i++) {
-    enum hwgq_status status = check_layer(net->network, i, error);
+  enum hwgq_status status = HWGQ_OK;
+  count_consumers(net);
+  for (int i = 0; status == HWGQ_OK && i < net->network->layer_count; i++) {
+    status = check_layer(net->network, i, error);
     net->layer_count = i + 1;
     if (status == HWGQ_OK) status = create_layer(net, i, error);
-    if (status != HWGQ_OK) return status;
   }
-  enum hwgq_status status = list_parameters(net, error);
+  if (status != HWGQ_OK) return status;
+  status = list_parameters(net, error);
   return status == HWGQ_OK ? create_workspaces(net, error) : status;
 }
 
@@ -173,6 +213,7 @@ void net_destroy(struct net *net) {
     struct net_layer *l = &net->layers[i];
     if (l->owns_value) free(l->value);
     if (l->owns_gradient) free(l->gradient);
+    if (l->owns_in_gradient) free(l->in_gradient);
     conv_destroy(&l->conv);
     float *arrays[] = {l->mean,  l->variance, l->gamma,   l->beta,    l->gamma_gradient, l->beta_gradient,
                        l->slope, l->offset,   l->back[0], l->back[1], l->back[2]};
@@ -188,13 +229,14 @@ void net_destroy(struct net *net) {
   free(net);
 }
 
-void net_initialize(struct net *net, uint64_t seed) {
+void net_initialize(struct net *net, enum net_initializer kind, uint64_t seed) {
   for (int i = 0; i < net->layer_count; i++) {
     struct net_layer *l = &net->layers[i];
     struct rng rng = rng_make(seed, UINT64_MAX, (uint64_t)i);
     if (l->op == HWGQ_CONV2D || l->op == HWGQ_LINEAR) {
-      float bound = 1.0f / sqrtf((float)l->conv.taps);
-      for (size_t w = 0; w < l->conv.weight_count; w++) l->conv.weight[w] = (2.0f * rng_uniform(&rng) - 1.0f) * bound;
+      float bound = kind == NET_MSRA ? sqrtf(2.0f / (float)l->conv.taps) : 1.0f / sqrtf((float)l->conv.taps);
+      for (size_t w = 0; w < l->conv.weight_count; w++)
+        l->conv.weight[w] = bound * (kind == NET_MSRA ? rng_normal(&rng) : 2.0f * rng_uniform(&rng) - 1.0f);
       if (l->conv.has_bias) memset(l->conv.bias, 0, sizeof(float) * (size_t)l->out.channels);
     }
     if (l->op == HWGQ_BATCH_NORM || l->op == HWGQ_SCALE) {
@@ -205,42 +247,4 @@ void net_initialize(struct net *net, uint64_t seed) {
     }
   }
   net_prepare(net);
-}
-
-static void export_weights(const struct net_layer *l, struct hwgq_layer *layer) {
-  const struct conv *conv = &l->conv;
-  int positions = conv->kernel_height * conv->kernel_width;
-  size_t row_bytes = ((size_t)conv->taps + 7) / 8;
-  if (conv->binary) memset(layer->weight_bits, 0, row_bytes * (size_t)l->out.channels);
-  for (int o = 0; o < l->out.channels; o++) {
-    for (int c = 0; c < l->in.channels; c++) {
-      for (int p = 0; p < positions; p++) {
-        float w = conv->weight[((size_t)p * (size_t)l->in.channels + (size_t)c) * (size_t)l->out.channels + (size_t)o];
-        size_t tap = (size_t)c * (size_t)positions + (size_t)p;
-        if (!conv->binary)
-          layer->weight[(size_t)o * (size_t)conv->taps + tap] = w;
-        else if (w >= 0.0f)
-          layer->weight_bits[(size_t)o * row_bytes + tap / 8] |= (uint8_t)(1u << tap % 8);
-      }
-    }
-    if (layer->has_alpha) layer->alpha[o] = conv->alpha[o];
-    if (layer->has_bias) layer->bias[o] = conv->bias[o];
-  }
-}
-
-void net_export(const struct net *net, struct hwgq_network *network) {
-  for (int i = 0; i < net->layer_count; i++) {
-    const struct net_layer *l = &net->layers[i];
-    struct hwgq_layer *layer = &network->layers[i];
-    size_t bytes = sizeof(float) * (size_t)l->out.channels;
-    if (l->op == HWGQ_CONV2D || l->op == HWGQ_LINEAR) export_weights(l, layer);
-    if (l->op == HWGQ_BATCH_NORM) {
-      memcpy(layer->mean, l->mean, bytes);
-      memcpy(layer->variance, l->variance, bytes);
-    }
-    if (l->op == HWGQ_SCALE) {
-      memcpy(layer->gamma, l->gamma, bytes);
-      if (layer->has_bias) memcpy(layer->beta, l->beta, bytes);
-    }
-  }
 }

@@ -51,7 +51,9 @@ double optimizer_rate(const struct optimizer_options *options, int64_t step, int
   if ((double)step < warm_steps) return options->rate * ((double)step + 1) / (warm_steps + 1);
   if (options->schedule == SCHEDULE_CONSTANT) return options->rate;
   double left = ((double)steps - (double)step) / ((double)steps - warm_steps);
-  return options->rate * pow(left < 0 ? 0 : left > 1 ? 1 : left, options->power);
+  left = left < 0 ? 0 : left > 1 ? 1 : left;
+  if (options->schedule == SCHEDULE_COSINE) return options->rate * (1 - cos(3.141592653589793 * left)) / 2;
+  return options->rate * pow(left, options->power);
 }
 
 struct update {

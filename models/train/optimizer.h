@@ -5,7 +5,7 @@
 #include "models/train/net.h"
 
 enum optimizer_kind { OPTIMIZER_ADAM, OPTIMIZER_SGD };
-enum schedule_kind { SCHEDULE_POLY, SCHEDULE_CONSTANT };
+enum schedule_kind { SCHEDULE_POLY, SCHEDULE_CONSTANT, SCHEDULE_COSINE };
 
 struct optimizer_options {
   enum optimizer_kind kind;
@@ -15,7 +15,7 @@ struct optimizer_options {
   double momentum;     /* SGD; Adam's first decay is 0.9 and its second 0.999 */
   double weight_decay; /* adds weight_decay * weight to the gradient of weights (not of biases, gamma, beta) */
   enum schedule_kind schedule;
-  double power;  /* SCHEDULE_POLY: rate * (1 - progress)^power */
+  double power;  /* SCHEDULE_POLY: rate * (1 - progress)^power; cosine: rate * (1 + cos(pi progress)) / 2 */
   double warmup; /* share of all steps during which the rate rises linearly from 0 */
 };
 

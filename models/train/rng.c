@@ -1,5 +1,7 @@
 #include "models/train/rng.h"
 
+#include <math.h>
+
 static uint64_t splitmix(uint64_t *state) {
   uint64_t z = *state += 0x9e3779b97f4a7c15u;
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -35,6 +37,12 @@ uint64_t rng_next(struct rng *rng) {
 
 float rng_uniform(struct rng *rng) {
   return (float)(rng_next(rng) >> 40) * 0x1p-24f;
+}
+
+float rng_normal(struct rng *rng) {
+  /* Box and Muller; 1 - u lies in (0, 1]. */
+  double radius = sqrt(-2 * log(1 - (double)rng_uniform(rng)));
+  return (float)(radius * cos(6.283185307179586 * (double)rng_uniform(rng)));
 }
 
 uint32_t rng_below(struct rng *rng, uint32_t bound) {

@@ -15,6 +15,8 @@ struct rng rng_make(uint64_t seed, uint64_t stream, uint64_t substream);
 uint64_t rng_next(struct rng *rng);
 /* Uniform in [0, 1), 24 bits. */
 float rng_uniform(struct rng *rng);
+/* Gaussian with mean 0 and variance 1. */
+float rng_normal(struct rng *rng);
 /* Uniform in [0, bound), bound > 0, without bias. */
 uint32_t rng_below(struct rng *rng, uint32_t bound);
 /* A random permutation of 0 to count - 1. */

@@ -5,8 +5,11 @@
 
 #include "models/data/dataset.h"
 #include "models/train/augment.h"
+#include "models/train/average.h"
+#include "models/train/distribution.h"
 #include "models/train/net.h"
 #include "models/train/optimizer.h"
+#include "models/train/teacher.h"
 
 struct trainer_options {
   int epochs, batch;
@@ -14,6 +17,10 @@ struct trainer_options {
   struct hwgq_preprocess preprocess;
   struct augmentation augmentation;
   struct optimizer_options optimizer;
+  enum net_backward backward;
+  enum net_initializer initializer;
+  struct net_objective objective; /* distillation needs a teacher */
+  struct average_options average;
 };
 
 struct trainer {
@@ -21,9 +28,13 @@ struct trainer {
   const struct dataset *train; /* borrowed */
   struct net *net;
   struct optimizer *optimizer;
-  int *order; /* the images of this epoch, shuffled */
+  struct teacher *teacher; /* borrowed; NULL without, to be set before the first step */
+  struct average *average; /* NULL without */
+  int *order;              /* the images of this epoch, shuffled */
   int order_epoch;
-  int *labels; /* of a batch */
+  int *labels;     /* of a batch */
+  float **scratch; /* [worker], one image each */
+  int scratch_count;
 
   /* Where it stands. */
   int epoch; /* the current one, from 0 */
@@ -49,6 +60,14 @@ void trainer_step(struct trainer *trainer);
 bool trainer_epoch_complete(const struct trainer *trainer);
 void trainer_next_epoch(struct trainer *trainer);
 
+/* Whether there is an average that can be evaluated and exported: from the first trainer_measure_average on. */
+bool trainer_has_average(const struct trainer *trainer);
+/* Measures the average's batch statistics, over training images augmented as in this epoch. Does nothing while there is no
+ * average; what is in training does not change. */
+void trainer_measure_average(struct trainer *trainer);
+/* Puts the average into the net, where it can be evaluated and exported, or back. */
+void trainer_swap_average(struct trainer *trainer);
+
 struct trainer_score {
   double loss;     /* mean */
   double accuracy; /* 0 to 1 */
@@ -57,5 +76,7 @@ struct trainer_score {
 struct trainer_score trainer_train_score(const struct trainer *trainer);
 /* Of other images, with the running statistics. */
 struct trainer_score trainer_evaluate(struct trainer *trainer, const struct dataset *images);
+/* Adds the activations of up to `most` of these images to a list of distribution_create, with the running statistics. */
+void trainer_distributions(struct trainer *trainer, const struct dataset *images, int most, struct distribution *list);
 
 #endif

@@ -8,7 +8,7 @@
 set -eu
 build=$(realpath "${1:-build/release}")
 shift || true
-networks=${*:-lenet vgg-small vgg-small-relu alexnet vgg-variant darknet-19 googlenet resnet-18 resnet-34 resnet-50}
+networks=${*:-lenet vgg-small vgg-small-relu alexnet vgg-variant darknet-19 googlenet resnet-18 resnet-34 resnet-50 resnet-18-small}
 temporary=$(mktemp -d)
 daemon=
 trap '[ -z "$daemon" ] || kill "$daemon" 2>/dev/null; rm -rf "$temporary"' EXIT

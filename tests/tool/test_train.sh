@@ -33,6 +33,24 @@ ok "export" runs 0 train --resume "$folder/a.hwgq.checkpoint" --export-only -o "
 ok "export: the same weights" test "$(digest)" = "$first"
 ok "export: the same file" cmp -s "$folder/a.hwgq" "$folder/c.hwgq"
 
+# The precision that was chosen is in the recipe, and a resumed run keeps it; a checkpoint without one is of float32.
+ok "float32" runs 0 train vgg-small "$few" -o "$folder/p.hwgq" "${small[@]}" --epochs 2 --precision float32
+ok "float32: is said" prints ", float32, 2 threads"
+ok "float32: in the recipe" grep -aqF 'precision\":\"float32' "$folder/p.hwgq.checkpoint"
+ok "float32: resumed" runs 0 train --resume "$folder/p.hwgq.checkpoint" --epochs 3
+ok "float32: kept" prints ", float32, 2 threads"
+if grep -qw avx512_bf16 /proc/cpuinfo; then
+  ok "auto is bf16" runs 0 train vgg-small "$few" -o "$folder/p.hwgq" "${small[@]}" --epochs 2
+  ok "auto is bf16" prints ", bf16, 2 threads"
+  ok "bf16: resumed" runs 0 train --resume "$folder/p.hwgq.checkpoint" --epochs 3
+  ok "bf16: kept" prints ", bf16, 2 threads"
+else
+  ok "no bf16" runs 1 train vgg-small "$few" -o "$folder/p.hwgq" "${small[@]}" --epochs 1 --precision bf16
+  ok "no bf16: what to do" complains "use --precision float32"
+fi
+ok "no such precision" runs 2 train vgg-small "$few" -o "$folder/p.hwgq" --precision half
+ok "no such precision" complains 'precision cannot be "half"'
+
 # A long run, interrupted after its first checkpoint, continues to where the uninterrupted one went.
 long=(vgg-small "$few" "${small[@]}" --epochs 50)
 ok "long run" runs 0 train "${long[@]}" -o "$folder/d.hwgq"

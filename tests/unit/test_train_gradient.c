@@ -2,11 +2,14 @@
  * here a second time. Where the trainer's derivative is a stated one instead of the true one, this forward pass is linearized
  * with the stated derivative around the point in question:
  *
- *   quantize    q(x0) + s (x - x0), s = 1 for 0 < x0 <= largest center, else 0
+ *   quantize    q(x0) + s (x - x0); with m the largest center, s is 1 for 0 < x0 <= m and beyond m 0 (clipped), 1 (vanilla) or
+ *               1 / (x0 - m + 1) (log-tailed)
  *   sign        the same with s = 1 for |x0| <= 1, else 0
  *   max pool    takes the cell that was the largest at x0 (the first of equals)
  *   relu        passes x where x0 > 0, else 0
- *   weights     alpha(w0) sign(w0) + (w - w0)  (binary layers) */
+ *   weights     alpha(w0) sign(w0) + (w - w0)  (binary layers)
+ *
+ * Longer than most files: the second forward pass and the networks that it is compared on belong together. */
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -17,7 +20,7 @@
 #include "models/train/rng.h"
 #include "tests/support/support.h"
 
-enum { BATCH = 5, MAX_LAYERS = 16, MAX_CHECKED = 100 };
+enum { BATCH = 5, MAX_LAYERS = 32, MAX_CHECKED = 100, CLASSES = 4 };
 
 static struct hwgq_error error;
 static struct blas blas;
@@ -27,6 +30,7 @@ static struct blas blas;
 struct model {
   const struct net *net;
   int labels[BATCH];
+  const float *teacher;           /* [BATCH][CLASSES], NULL without */
   double *values[MAX_LAYERS + 1]; /* [0]: the input; [i + 1]: output of layer i; [image][row][column][channel] */
   double *base[MAX_LAYERS + 1];   /* the same at the point around which things are linearized */
   float *base_weight[MAX_LAYERS];
@@ -85,9 +89,56 @@ static double quantized(const struct hwgq_layer *layer, double x) {
   return value;
 }
 
-static double slope_of(const struct hwgq_layer *layer, double x) {
+static double slope_of(const struct net *net, const struct hwgq_layer *layer, double x) {
   if (layer->sign) return fabs(x) <= 1;
-  return x > 0 && x <= (double)layer->centers[layer->level_count - 1];
+  double most = (double)layer->centers[layer->level_count - 1];
+  if (x <= 0) return 0;
+  if (x <= most || net->backward == NET_VANILLA) return 1;
+  return net->backward == NET_LOG_TAILED ? 1 / (x - most + 1) : 0;
+}
+
+static const double *input_of(const struct model *m, int i, int k) {
+  return m->values[m->net->network->layers[i].inputs[k] + 1];
+}
+
+static void forward_average(const struct net_layer *l, const double *in, double *out) {
+  const struct hwgq_layer *p = l->layer;
+  int channels = l->in.channels;
+  for (int n = 0; n < BATCH; n++) {
+    for (int o = 0; o < l->out.height * l->out.width; o++) {
+      for (int c = 0; c < channels; c++, out++) {
+        double sum = 0;
+        int cells = 0;
+        for (int k = 0; k < p->kernel_height * p->kernel_width; k++) {
+          int y = o / l->out.width * p->stride_height - p->pad_height + k / p->kernel_width;
+          int x = o % l->out.width * p->stride_width - p->pad_width + k % p->kernel_width;
+          cells += y < l->in.height + p->pad_height && x < l->in.width + p->pad_width;
+          if (y < 0 || x < 0 || y >= l->in.height || x >= l->in.width) continue;
+          sum += in[((n * l->in.height + y) * l->in.width + x) * channels + c];
+        }
+        *out = sum / cells;
+      }
+    }
+  }
+}
+
+/* Add and concat. */
+static void forward_join(const struct model *m, int i, double *out) {
+  const struct net_layer *l = &m->net->layers[i];
+  const struct hwgq_layer *layer = l->layer;
+  size_t places = (size_t)(BATCH * l->out.height * l->out.width), channels = (size_t)l->out.channels;
+  for (size_t p = 0; p < places; p++) {
+    size_t c = 0;
+    for (int k = 0; k < layer->input_count; k++) {
+      size_t part = (size_t)hwgq_network_input_shape(m->net->network, layer, k).channels;
+      const double *in = input_of(m, i, k) + p * part;
+      for (size_t j = 0; j < part; j++) {
+        double *to = out + p * channels + (layer->op == HWGQ_ADD ? j : c + j);
+        *to = layer->op == HWGQ_CONCAT ? in[j] : (k == 0 ? 0 : *to) + (double)layer->coefficients[k] * in[j];
+      }
+      c += part;
+    }
+  }
 }
 
 static void forward_pool(const struct net_layer *l, const double *in, const double *base, double *out) {
@@ -112,18 +163,20 @@ static void forward_pool(const struct net_layer *l, const double *in, const doub
 
 static void forward_layer(struct model *m, int i) {
   const struct net_layer *l = &m->net->layers[i];
-  const double *in = m->values[i], *base = m->linearized ? m->base[i] : m->values[i];
+  const double *in = input_of(m, i, 0), *base = m->linearized ? m->base[l->layer->inputs[0] + 1] : in;
   double *out = m->values[i + 1];
   size_t count = BATCH * l->out_size;
   int channels = l->out.channels;
   if (l->op == HWGQ_CONV2D || l->op == HWGQ_LINEAR) forward_conv(m, i, in, out);
   if (l->op == HWGQ_BATCH_NORM) forward_norm(l, in, out);
   if (l->op == HWGQ_MAX_POOL) forward_pool(l, in, base, out);
+  if (l->op == HWGQ_AVG_POOL) forward_average(l, in, out);
+  if (l->op == HWGQ_ADD || l->op == HWGQ_CONCAT) forward_join(m, i, out);
   for (size_t k = 0; k < count; k++) {
     int c = (int)(k % (size_t)channels);
     if (l->op == HWGQ_SCALE) out[k] = (double)l->gamma[c] * in[k] + (double)l->beta[c];
     if (l->op == HWGQ_RELU) out[k] = base[k] > 0 ? in[k] : 0;
-    if (l->op == HWGQ_QUANTIZE) out[k] = quantized(l->layer, base[k]) + slope_of(l->layer, base[k]) * (in[k] - base[k]);
+    if (l->op == HWGQ_QUANTIZE) out[k] = quantized(l->layer, base[k]) + slope_of(m->net, l->layer, base[k]) * (in[k] - base[k]);
     if (l->op == HWGQ_SOFTMAX) out[k] = exp(in[k]);
   }
   for (size_t n = 0; l->op == HWGQ_SOFTMAX && n < BATCH; n++) {
@@ -133,12 +186,38 @@ static void forward_layer(struct model *m, int i) {
   }
 }
 
-static double forward(struct model *m) {
+static double cross_entropy(struct model *m) {
   for (int i = 0; i < m->net->layer_count; i++) forward_layer(m, i);
   double loss = 0;
   int classes = net_class_count(m->net);
   for (int n = 0; n < BATCH; n++) loss -= log(m->values[m->net->layer_count][n * classes + m->labels[n]]) / BATCH;
   return loss;
+}
+
+static void tempered(double temperature, const double *scores, double *p) {
+  double sum = 0;
+  for (int c = 0; c < CLASSES; c++) sum += p[c] = exp(scores[c] / temperature);
+  for (int c = 0; c < CLASSES; c++) p[c] /= sum;
+}
+
+/* What is trained for, as net.h says it. */
+static double forward(struct model *m) {
+  const struct net_objective *o = &m->net->objective;
+  double loss = cross_entropy(m), hard = loss, soft = 0, kl = 0;
+  if (o->smoothing <= 0 && m->teacher == NULL) return loss;
+  int last = m->net->layer_count;
+  const double *scores = input_of(m, last - 1, 0), *probabilities = m->values[last];
+  for (int n = 0; n < BATCH; n++) {
+    double p[CLASSES], t[CLASSES], wanted[CLASSES];
+    for (int c = 0; c < CLASSES; c++) soft -= log(probabilities[n * CLASSES + c]) / CLASSES / BATCH;
+    if (m->teacher == NULL) continue;
+    for (int c = 0; c < CLASSES; c++) wanted[c] = (double)m->teacher[n * CLASSES + c];
+    tempered(o->temperature, scores + n * CLASSES, p);
+    tempered(o->temperature, wanted, t);
+    for (int c = 0; c < CLASSES; c++) kl += t[c] * log(t[c] / p[c]) / BATCH;
+  }
+  loss = (1 - o->smoothing) * hard + o->smoothing * soft;
+  return (1 - o->distillation) * loss + o->distillation * o->temperature * o->temperature * kl;
 }
 
 /* ---- the comparison ----------------------------------------------------------------------------------------------------- */
@@ -205,7 +284,7 @@ static void check_parameter(struct model *m, const struct net_parameter *p) {
 }
 
 static void randomize(struct net *net, uint64_t seed) {
-  net_initialize(net, seed);
+  net_initialize(net, NET_UNIFORM, seed);
   struct rng rng = rng_make(seed, 77, 0);
   for (size_t i = 0; i < BATCH * size_of(net->network->input); i++) net->input[i] = 3 * rng_uniform(&rng) - 1.5f;
   for (int p = 0; p < net->parameter_count; p++) {
@@ -215,7 +294,14 @@ static void randomize(struct net *net, uint64_t seed) {
   net_prepare(net);
 }
 
-static void check_network(struct hwgq_network *network, int threads) {
+/* How a network is trained, beside the usual. */
+struct way {
+  enum net_backward backward;
+  struct net_objective objective;
+  const float *teacher;
+};
+
+static void check_network_with(struct hwgq_network *network, int threads, const struct way *way) {
   ck_assert_int_eq(hwgq_network_infer(network, &error), HWGQ_OK);
   ck_assert_int_le(network->layer_count, MAX_LAYERS);
   struct pool *pool = NULL;
@@ -223,9 +309,12 @@ static void check_network(struct hwgq_network *network, int threads) {
   ck_assert_int_eq(pool_create(threads, &pool, &error), HWGQ_OK);
   enum hwgq_status status = net_create(network, BATCH, pool, &blas, &net, &error);
   ck_assert_msg(status == HWGQ_OK, "%s", error.message);
+  net->backward = way->backward;
+  net->objective = way->objective;
   randomize(net, 5);
   struct model model;
   open_model(&model, net);
+  model.teacher = way->teacher;
   linearize(&model);
   net_forward(net, BATCH, true);
   for (size_t i = 0; i < BATCH * (size_t)net_class_count(net); i++)
@@ -233,14 +322,18 @@ static void check_network(struct hwgq_network *network, int threads) {
   double loss;
   int right;
   net_score(net, model.labels, BATCH, &loss, &right);
-  ck_assert_double_eq_tol(loss / BATCH, forward(&model), 1e-5);
-  net_backward(net, model.labels, BATCH);
+  ck_assert_double_eq_tol(loss / BATCH, cross_entropy(&model), 1e-5);
+  net_backward(net, model.labels, way->teacher, BATCH);
   reduce(net);
   for (int i = 0; i < net->parameter_count; i++) check_parameter(&model, &net->parameters[i]);
   close_model(&model);
   net_destroy(net);
   pool_destroy(pool);
   hwgq_network_destroy(network);
+}
+
+static void check_network(struct hwgq_network *network, int threads) {
+  check_network_with(network, threads, &(struct way){0});
 }
 
 /* ---- networks ----------------------------------------------------------------------------------------------------------- */
@@ -276,7 +369,7 @@ static void append_levels(struct hwgq_network *network, const char *name, int le
 
 static void finish(struct hwgq_network *network) {
   struct hwgq_layer *layer = append(network, "fc", HWGQ_LINEAR);
-  layer->out_channels = 4;
+  layer->out_channels = CLASSES;
   layer->has_bias = true;
   append(network, "prob", HWGQ_SOFTMAX);
 }
@@ -334,7 +427,7 @@ START_TEST(test_relu_and_pool) {
 }
 END_TEST
 
-static void check_quantized(int level_count, bool alpha) {
+static struct hwgq_network *quantized_network(int level_count, bool alpha) {
   struct hwgq_network *network = start(3, 8, 8);
   append_conv(network, "conv1", 6, 3, 1, 1);
   struct hwgq_layer *pool = append(network, "pool1", HWGQ_MAX_POOL);
@@ -350,7 +443,11 @@ static void check_quantized(int level_count, bool alpha) {
   linear->out_channels = 8;
   linear->binary = linear->has_alpha = linear->has_bias = true;
   finish(network);
-  check_network(network, 2);
+  return network;
+}
+
+static void check_quantized(int level_count, bool alpha) {
+  check_network(quantized_network(level_count, alpha), 2);
 }
 
 START_TEST(test_quantize) {
@@ -361,6 +458,111 @@ END_TEST
 
 START_TEST(test_binary_without_alpha) {
   check_quantized(3, false);
+}
+END_TEST
+
+START_TEST(test_backward) {
+  static const enum net_backward ways[] = {NET_CLIPPED, NET_VANILLA, NET_LOG_TAILED};
+  check_network_with(quantized_network(2, true), 2, &(struct way){.backward = ways[_i]});
+}
+END_TEST
+
+START_TEST(test_label_smoothing) {
+  check_network_with(quantized_network(3, true), 2, &(struct way){.objective = {.smoothing = 0.2}});
+}
+END_TEST
+
+START_TEST(test_distillation) {
+  float teacher[BATCH * CLASSES];
+  struct rng rng = rng_make(1, 2, 3);
+  for (int i = 0; i < BATCH * CLASSES; i++) teacher[i] = 8 * rng_uniform(&rng) - 4;
+  const struct net_objective objectives[] = {{.distillation = 1, .temperature = 1},
+                                             {.distillation = 0.7, .temperature = 3, .smoothing = 0.1}};
+  check_network_with(quantized_network(3, true), 2, &(struct way){.objective = objectives[_i], .teacher = teacher});
+}
+END_TEST
+
+static void append_join(struct hwgq_network *network, const char *name, enum hwgq_op op, int count, const char *const *inputs,
+                        const float *coefficients) {
+  struct hwgq_layer *layer = NULL;
+  ck_assert_int_eq(hwgq_network_add(network, name, op, count, inputs, &layer, &error), HWGQ_OK);
+  for (int i = 0; coefficients != NULL && i < count; i++) layer->coefficients[i] = coefficients[i];
+}
+
+static void conv_from(struct hwgq_network *network, const char *name, const char *input, int channels, int kernel) {
+  struct hwgq_layer *layer = support_add(network, name, HWGQ_CONV2D, input);
+  layer->out_channels = channels;
+  layer->kernel_height = layer->kernel_width = kernel;
+  layer->pad_height = layer->pad_width = kernel / 2;
+}
+
+START_TEST(test_average_pool) {
+  struct hwgq_network *network = start(3, 7, 6);
+  append_conv(network, "conv1", 6, 3, 1, 1);
+  append(network, "bn1", HWGQ_BATCH_NORM);
+  struct hwgq_layer *pool = append(network, "pool1", HWGQ_AVG_POOL); /* overlapping, padded, and its last window hangs over */
+  pool->kernel_height = pool->kernel_width = 3;
+  pool->stride_height = pool->stride_width = 2;
+  pool->pad_height = pool->pad_width = 1;
+  append_conv(network, "conv2", 18, 3, 1, 1);
+  append(network, "relu2", HWGQ_RELU);
+  append(network, "pool2", HWGQ_AVG_POOL)->global_pool = true;
+  finish(network);
+  check_network(network, 2);
+}
+END_TEST
+
+/* Two blocks as in a ResNet: a stream that several layers take, a projection, sums with coefficients. */
+START_TEST(test_residual) {
+  struct hwgq_network *network = start(3, 8, 8);
+  append_conv(network, "conv1", 6, 3, 1, 1);
+  append(network, "bn1", HWGQ_BATCH_NORM);
+  append_levels(network, "quant1", 3);
+  struct hwgq_layer *conv = append_conv(network, "conv2", 6, 3, 1, 1);
+  conv->binary = conv->has_alpha = true;
+  append(network, "bn2", HWGQ_BATCH_NORM);
+  append(network, "scale2", HWGQ_SCALE); /* bn3 would take an offset away again */
+  append_join(network, "sum1", HWGQ_ADD, 2, (const char *const[]){"bn1", "scale2"}, (const float[]){0.5f, -2.0f});
+  append(network, "bn3", HWGQ_BATCH_NORM);
+  append_levels(network, "quant3", 3);
+  conv = append_conv(network, "project", 5, 1, 2, 0);
+  conv->binary = conv->has_alpha = true;
+  append(network, "project_bn", HWGQ_BATCH_NORM);
+  conv = support_add(network, "conv4", HWGQ_CONV2D, "quant3");
+  conv->out_channels = 5;
+  conv->kernel_height = conv->kernel_width = 3;
+  conv->stride_height = conv->stride_width = 2;
+  conv->pad_height = conv->pad_width = 1;
+  append(network, "bn4", HWGQ_BATCH_NORM);
+  append(network, "scale4", HWGQ_SCALE)->has_bias = true;
+  append_join(network, "sum2", HWGQ_ADD, 3, (const char *const[]){"project_bn", "scale4", "project_bn"}, NULL);
+  append(network, "relu5", HWGQ_RELU);
+  finish(network);
+  check_network(network, 2);
+}
+END_TEST
+
+/* As in a GoogLeNet: one quantizer for three branches; a pool and a relu on what another layer takes too. */
+START_TEST(test_concat) {
+  struct hwgq_network *network = start(2, 6, 6);
+  append_conv(network, "conv1", 5, 3, 1, 1);
+  append(network, "bn1", HWGQ_BATCH_NORM);
+  append_levels(network, "quant1", 3);
+  append_conv(network, "one", 3, 1, 1, 0);
+  conv_from(network, "three", "quant1", 4, 3);
+  conv_from(network, "five", "quant1", 2, 5);
+  append_join(network, "joined", HWGQ_CONCAT, 4, (const char *const[]){"one", "three", "five", "three"}, NULL);
+  struct hwgq_layer *pool = append(network, "pool", HWGQ_MAX_POOL);
+  pool->kernel_height = pool->kernel_width = 3;
+  pool->pad_height = pool->pad_width = 1;
+  support_add(network, "relu", HWGQ_RELU, "joined");
+  pool = support_add(network, "mean", HWGQ_AVG_POOL, "joined");
+  pool->kernel_height = pool->kernel_width = 3;
+  pool->pad_height = pool->pad_width = 1;
+  append_join(network, "sum", HWGQ_ADD, 3, (const char *const[]){"pool", "relu", "mean"}, NULL);
+  append(network, "bn2", HWGQ_BATCH_NORM);
+  finish(network);
+  check_network(network, 3);
 }
 END_TEST
 
@@ -393,6 +595,12 @@ int main(void) {
   tcase_add_loop_test(tests, test_quantize, 0, 4);
   tcase_add_test(tests, test_binary_without_alpha);
   tcase_add_test(tests, test_sign);
+  tcase_add_loop_test(tests, test_backward, 0, 3);
+  tcase_add_test(tests, test_label_smoothing);
+  tcase_add_loop_test(tests, test_distillation, 0, 2);
+  tcase_add_test(tests, test_average_pool);
+  tcase_add_test(tests, test_residual);
+  tcase_add_test(tests, test_concat);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);

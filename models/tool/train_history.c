@@ -1,0 +1,84 @@
+/* hwgq train: what the epochs gave, and the report of it. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "engine/storage.h"
+#include "models/tool/train_report.h"
+#include "models/tool/train_session.h"
+
+enum { REPORT_IMAGES = 1000 }; /* whose activations are counted */
+
+static void set_text(json_t *facts, const char *key, const char *text) {
+  json_object_set_new(facts, key, json_string(text));
+}
+
+/* As people read them: the options that were given, and how far it is. */
+static json_t *facts_of(const struct session *s) {
+  json_t *facts = json_object(), *recipe = train_options_recipe(&s->options), *value;
+  const struct trainer *t = s->trainer;
+  const char *key;
+  char text[160], options[1024] = "";
+  json_object_foreach(recipe, key, value) {
+    size_t length = strlen(options);
+    if (strcmp(key, "network") != 0 && strcmp(key, "data") != 0)
+      snprintf(options + length, sizeof options - length, "%s--%s %s", length > 0 ? " " : "", key, json_string_value(value));
+  }
+  json_decref(recipe);
+  const char *slash = strrchr(s->options.data, '/');
+  set_text(facts, "data", slash != NULL && slash[1] != '\0' ? slash + 1 : s->options.data);
+  snprintf(text, sizeof text, "%d to train on, %d to test, %d classes", s->train->count, s->test != NULL ? s->test->count : 0,
+           s->train->class_count);
+  set_text(facts, "images", text);
+  set_text(facts, "options", options);
+  snprintf(text, sizeof text, "%zu of %d epochs, %.0f minutes of training", json_array_size(s->history), t->options.epochs,
+           t->seconds / 60);
+  set_text(facts, "trained", text);
+  if (s->test_accuracy >= 0) {
+    snprintf(text, sizeof text, "%.2f %% of the test images", 100 * s->test_accuracy);
+    set_text(facts, "right", text);
+  }
+  return facts;
+}
+
+static enum hwgq_status write_page(const struct session *s, struct text *page, struct hwgq_error *error) {
+  char *path = NULL;
+  if (page->failed || asprintf(&path, "%s/report.html", s->options.report) < 0)
+    return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the report");
+  enum hwgq_status status = HWGQ_OK;
+  if (mkdir(s->options.report, 0777) != 0 && errno != EEXIST)
+    status = hwgq_fail(error, HWGQ_ERROR_IO, "cannot make the folder %s: %m", s->options.report);
+  struct hwgq_chunk chunk = {page->data, page->length};
+  if (status == HWGQ_OK) status = hwgq_storage_replace(path, &chunk, 1, error);
+  free(path);
+  return status;
+}
+
+static enum hwgq_status report(struct session *s, struct hwgq_error *error) {
+  struct trainer *t = s->trainer;
+  struct report page = {.title = s->network->name, .history = s->history};
+  struct distribution *list = distribution_create(t->net, &page.distribution_count);
+  if (list == NULL) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the report");
+  bool averaged = trainer_has_average(t);
+  if (averaged) trainer_swap_average(t);
+  trainer_distributions(t, s->test != NULL ? s->test : s->train, REPORT_IMAGES, list);
+  if (averaged) trainer_swap_average(t);
+  json_t *facts = facts_of(s);
+  page.facts = facts;
+  page.distributions = list;
+  struct text text = {0};
+  report_write(&page, &text);
+  enum hwgq_status status = write_page(s, &text, error);
+  text_release(&text);
+  json_decref(facts);
+  free(list);
+  return status;
+}
+
+enum hwgq_status session_record(struct session *s, json_t *epoch, struct hwgq_error *error) {
+  if (epoch == NULL || json_array_append_new(s->history, epoch) != 0)
+    return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the history");
+  return s->options.report != NULL ? report(s, error) : HWGQ_OK;
+}

@@ -1,0 +1,232 @@
+/* hwgq train: from options to a trainer that is ready for its next step. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/storage.h"
+#include "models/networks/networks.h"
+#include "models/tool/train_session.h"
+#include "models/train/checkpoint.h"
+
+enum { MAX_LABELS_BYTES = 16 << 20 };
+
+/* ---- network and data --------------------------------------------------------------------------------------------------- */
+
+static enum hwgq_status quantizer(const struct train_options *o, struct hwgq_quantizer *result, struct hwgq_error *error) {
+  int count = o->level_count > 0 ? o->level_count : (1 << o->bits) - 1;
+  bool uniform = o->levels == TRAIN_UNIFORM, half = o->zero == 1;
+  /* Where the paper has figures, its rounded ones: everyone after it uses them. */
+  static const float free_2[] = {0.453f, 1.51f};
+  float step = o->step > 0 ? (float)o->step : count == 3 && !half ? 0.538f : 0.0f;
+  if (uniform ? step <= 0.0f : count != 2 || half) return hwgq_quantizer_design(count, uniform, half, result, error);
+  *result = (struct hwgq_quantizer){.level_count = count};
+  for (int i = 0; i < count; i++) result->centers[i] = uniform ? step * (float)(i + 1) : free_2[i];
+  result->thresholds[0] = half ? result->centers[0] / 2 : 0.0f;
+  for (int i = 1; i < count; i++) result->thresholds[i] = (result->centers[i - 1] + result->centers[i]) / 2;
+  return HWGQ_OK;
+}
+
+/* Also the check that there is such a network, before data is read. */
+static enum hwgq_status find_input(const struct train_options *o, struct hwgq_shape *shape, struct hwgq_error *error) {
+  const struct networks_entry *entry = networks_find(o->network);
+  if (entry == NULL) {
+    char names[256] = "";
+    for (const char *const *name = networks_names(); *name != NULL; name++) {
+      size_t length = strlen(names);
+      snprintf(names + length, sizeof names - length, "%s%s", length > 0 ? ", " : "", *name);
+    }
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "there is no network \"%.60s\": choose one of %s", o->network, names);
+  }
+  *shape = o->input.channels > 0 ? o->input : entry->input;
+  return HWGQ_OK;
+}
+
+/* The mean of every channel as training sees it (inverted or not), and its text into the recipe. */
+static enum hwgq_status measure_mean(struct session *s, struct hwgq_error *error) {
+  const struct dataset *d = s->train;
+  uint64_t sums[3] = {0}, pixels = (uint64_t)d->count * (uint64_t)d->height * (uint64_t)d->width;
+  for (uint64_t i = 0; i < pixels; i++) {
+    for (int c = 0; c < d->channels; c++) sums[c] += d->pixels[i * (uint64_t)d->channels + (uint64_t)c];
+  }
+  float *mean = s->options.trainer.preprocess.mean;
+  for (int c = 0; c < 3; c++) {
+    double average = (double)sums[c < d->channels ? c : 0] / (double)pixels;
+    mean[c] = (float)(s->options.trainer.preprocess.invert ? 255 - average : average);
+  }
+  char text[80];
+  snprintf(text, sizeof text, "%.9g,%.9g,%.9g", (double)mean[0], (double)mean[1], (double)mean[2]);
+  s->options.given[TRAIN_MEAN] = strdup(text);
+  return s->options.given[TRAIN_MEAN] != NULL ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the mean");
+}
+
+static enum hwgq_status read_labels(struct session *s, struct hwgq_error *error) {
+  const char *path = s->options.labels_file;
+  if (path == NULL) {
+    for (int i = 0; i < s->train->class_count; i++) json_array_append_new(s->labels, json_string(s->train->class_names[i]));
+  } else {
+    uint8_t *bytes = NULL;
+    size_t length = 0;
+    enum hwgq_status status = hwgq_storage_read(path, MAX_LABELS_BYTES, &bytes, &length, error);
+    if (status != HWGQ_OK) return status;
+    for (size_t i = 0; i < length;) {
+      const uint8_t *end = memchr(bytes + i, '\n', length - i);
+      size_t line = end != NULL ? (size_t)(end - bytes) - i : length - i;
+      json_array_append_new(s->labels,
+                            json_stringn((const char *)bytes + i, line > 0 && bytes[i + line - 1] == '\r' ? line - 1 : line));
+      i += line + 1;
+    }
+    free(bytes);
+  }
+  if ((int)json_array_size(s->labels) == s->train->class_count) return HWGQ_OK;
+  return hwgq_fail(error, HWGQ_ERROR_INVALID, "%s has %d labels, the images have %d classes: give one label a line",
+                   path != NULL ? path : "the data", (int)json_array_size(s->labels), s->train->class_count);
+}
+
+static enum hwgq_status open_data(struct session *s, struct hwgq_shape shape, struct hwgq_error *error) {
+  struct train_options *o = &s->options;
+  struct hwgq_preprocess *preprocess = &o->trainer.preprocess;
+  if (o->given[TRAIN_ORDER] == NULL) preprocess->order = shape.channels == 1 ? HWGQ_GRAY : HWGQ_RGB;
+  enum hwgq_status status = dataset_open(o->data, DATASET_TRAIN, preprocess, shape, o->limit, &s->train, error);
+  if (status == HWGQ_OK && !o->no_test)
+    status = dataset_open(o->data, DATASET_TEST, preprocess, shape, o->limit, &s->test, error);
+  if (status == HWGQ_OK && s->test != NULL && s->test->class_count != s->train->class_count)
+    status = hwgq_fail(error, HWGQ_ERROR_INVALID, "%s has %d classes to train on and %d to test: they must be the same",
+                       o->data, s->train->class_count, s->test->class_count);
+  if (status == HWGQ_OK && o->given[TRAIN_MEAN] == NULL) status = measure_mean(s, error);
+  return status == HWGQ_OK ? read_labels(s, error) : status;
+}
+
+/* ---- where to begin ------------------------------------------------------------------------------------------------------ */
+
+/* A checkpoint is a file like any other: its labels may be anything. */
+static enum hwgq_status take_labels(struct session *s, json_t *labels, struct hwgq_error *error) {
+  bool texts = json_is_array(labels);
+  for (size_t i = 0; texts && i < json_array_size(labels); i++) texts = json_is_string(json_array_get(labels, i));
+  if (!texts)
+    return hwgq_fail(error, HWGQ_ERROR_FORMAT, "the \"labels\" of checkpoint %.200s are not a list of texts",
+                     s->options.resume);
+  json_array_extend(s->labels, labels);
+  return HWGQ_OK;
+}
+
+static enum hwgq_status resume(struct session *s, struct hwgq_error *error) {
+  struct checkpoint *checkpoint = NULL;
+  enum hwgq_status status = checkpoint_read(s->options.resume, &checkpoint, error);
+  if (status == HWGQ_OK && !s->options.export_only) status = checkpoint_check_batch(checkpoint, s->trainer, error);
+  if (status == HWGQ_OK) status = checkpoint_restore(checkpoint, s->trainer, error);
+  if (status == HWGQ_OK) {
+    json_t *recipe = json_loads(checkpoint_recipe(checkpoint), 0, NULL);
+    s->test_accuracy = json_is_number(json_object_get(recipe, "test_accuracy"))
+                           ? json_number_value(json_object_get(recipe, "test_accuracy"))
+                           : -1;
+    s->train_loss = json_number_value(json_object_get(recipe, "train_loss"));
+    json_t *history = json_object_get(recipe, "history"); /* older checkpoints have none */
+    for (size_t i = 0; i < json_array_size(history); i++)
+      if (json_is_object(json_array_get(history, i))) json_array_append(s->history, json_array_get(history, i));
+    if (s->options.export_only) status = take_labels(s, json_object_get(recipe, "labels"), error);
+    json_decref(recipe);
+  }
+  checkpoint_destroy(checkpoint);
+  return status;
+}
+
+/* A teacher's classes are the images' classes, in the same order. */
+static enum hwgq_status open_teacher(struct session *s, struct hwgq_error *error) {
+  const char *path = s->options.teacher;
+  enum hwgq_status status = hwgq_model_read(path, &s->teacher_model, error);
+  if (status == HWGQ_OK)
+    status = teacher_create(s->teacher_model, s->network, &s->options.trainer.preprocess, s->trainer->options.batch, s->pool,
+                            &s->blas, &s->teacher, error);
+  for (int i = 0; status == HWGQ_OK && i < s->teacher_model->class_count; i++) {
+    const char *label = json_string_value(json_array_get(s->labels, (size_t)i));
+    if (strcmp(label, s->teacher_model->labels[i]) != 0)
+      status = hwgq_fail(error, HWGQ_ERROR_INVALID,
+                         "class %d is \"%.60s\" to the teacher %.100s and \"%.60s\" in the data: they "
+                         "must be the same",
+                         i, s->teacher_model->labels[i], path, label);
+  }
+  s->trainer->teacher = s->teacher;
+  return status;
+}
+
+/* Weights to begin with: of a model, or of a checkpoint, which has latent ones. */
+static enum hwgq_status initialize(struct session *s, struct hwgq_error *error) {
+  const char *path = s->options.initial;
+  struct checkpoint *checkpoint = NULL;
+  struct hwgq_model *model = NULL;
+  struct hwgq_error no_checkpoint;
+  int taken = 0;
+  enum hwgq_status status = checkpoint_read(path, &checkpoint, &no_checkpoint);
+  if (status == HWGQ_OK) {
+    status = checkpoint_initialize(checkpoint, s->trainer->net, &taken, error);
+  } else {
+    status = hwgq_model_read(path, &model, error);
+    if (status == HWGQ_OK) status = net_import(s->trainer->net, model->network, &taken, error);
+  }
+  if (status == HWGQ_OK) printf("begins with %d layers of %s\n", taken, path);
+  checkpoint_destroy(checkpoint);
+  hwgq_model_destroy(model);
+  return status;
+}
+
+/* Without data, for --export-only: one empty image of the right shape. */
+static enum hwgq_status empty_data(struct session *s, struct hwgq_error *error) {
+  struct hwgq_shape in = s->network->input;
+  s->train = calloc(1, sizeof *s->train);
+  if (s->train == NULL) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory");
+  *s->train = (struct dataset){.count = 1, .height = in.height, .width = in.width, .channels = in.channels};
+  return HWGQ_OK;
+}
+
+static enum hwgq_status build_network(struct session *s, struct hwgq_error *error) {
+  struct train_options *o = &s->options;
+  struct hwgq_quantizer q;
+  struct hwgq_shape shape;
+  struct networks_variant variant = {.quantizer = o->levels == TRAIN_SIGN ? NULL : &q,
+                                     .relu = o->levels == TRAIN_RELU,
+                                     .float_weights = o->weights == 1,
+                                     .affine = o->affine};
+  enum hwgq_status status = find_input(o, &shape, error);
+  if (status == HWGQ_OK) status = quantizer(o, &q, error);
+  if (status == HWGQ_OK) status = open_data(s, shape, error);
+  if (status == HWGQ_OK)
+    status = networks_build_variant(o->network, shape, s->train->class_count, o->width, &variant, &s->network, error);
+  return status;
+}
+
+static enum hwgq_status network_of_checkpoint(struct session *s, struct hwgq_error *error) {
+  struct train_options *o = &s->options;
+  struct checkpoint *checkpoint = NULL;
+  enum hwgq_status status = checkpoint_read(o->resume, &checkpoint, error);
+  if (status == HWGQ_OK) status = checkpoint_network(checkpoint, &s->network, error);
+  checkpoint_destroy(checkpoint);
+  if (status == HWGQ_OK) status = empty_data(s, error);
+  if (status == HWGQ_OK && o->given[TRAIN_ORDER] == NULL && s->network->input.channels == 1)
+    o->trainer.preprocess.order = HWGQ_GRAY;
+  return status;
+}
+
+/* Takes the precision and writes it into the recipe, so that a resumed run computes alike on another CPU or not at all. */
+static enum hwgq_status choose_precision(struct session *s, struct hwgq_error *error) {
+  struct train_options *o = &s->options;
+  const struct dot_kernels *fast = dot_kernels_fast();
+  if (o->export_only) return HWGQ_OK;
+  if (o->precision == PRECISION_BF16 && fast == NULL)
+    return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "precision bf16: this CPU has no AVX512-BF16; use --precision float32");
+  s->blas.dot = o->precision == PRECISION_FLOAT32 ? NULL : fast;
+  free(o->given[TRAIN_PRECISION]);
+  o->given[TRAIN_PRECISION] = strdup(s->blas.dot != NULL ? "bf16" : "float32");
+  return o->given[TRAIN_PRECISION] != NULL ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the precision");
+}
+
+enum hwgq_status session_prepare(struct session *s, struct hwgq_error *error) {
+  struct train_options *o = &s->options;
+  enum hwgq_status status = blas_load(o->blas_core, &s->blas, error);
+  if (status == HWGQ_OK) status = choose_precision(s, error);
+  if (status == HWGQ_OK) status = pool_create(o->threads, &s->pool, error);
+  if (status == HWGQ_OK) status = o->export_only ? network_of_checkpoint(s, error) : build_network(s, error);
+  if (status == HWGQ_OK) status = trainer_create(&o->trainer, s->network, s->train, s->pool, &s->blas, &s->trainer, error);
+  if (status == HWGQ_OK && o->teacher != NULL && !o->export_only) status = open_teacher(s, error);
+  if (status == HWGQ_OK && o->initial != NULL && o->resume == NULL) status = initialize(s, error);
+  return status == HWGQ_OK && o->resume != NULL ? resume(s, error) : status;
+}

@@ -1,0 +1,33 @@
+/* One run of `hwgq train`: what is read before, written after every epoch, and kept in between. */
+#ifndef TOOL_TRAIN_SESSION_H
+#define TOOL_TRAIN_SESSION_H
+
+#include <stdio.h>
+
+#include "models/tool/train_options.h"
+
+struct session {
+  struct train_options options;
+  char *checkpoint_path;
+  struct blas blas;
+  struct pool *pool;
+  struct hwgq_network *network;
+  struct dataset *train, *test;
+  struct trainer *trainer;
+  struct hwgq_model *teacher_model;
+  struct teacher *teacher;
+  json_t *labels;       /* array of texts */
+  double test_accuracy; /* of what would be exported, after the last epoch; negative: unknown */
+  double train_loss;
+  json_t *history; /* the log's objects, of all epochs */
+  FILE *log;
+};
+
+/* Data, network, trainer, teacher and what to begin with or to go on from, as the options say (train_prepare.c). */
+enum hwgq_status session_prepare(struct session *session, struct hwgq_error *error);
+
+/* Adds an epoch to the history, which takes the object over (NULL: nothing happens), and writes the report if one is wanted.
+ * (train_history.c) */
+enum hwgq_status session_record(struct session *session, json_t *epoch, struct hwgq_error *error);
+
+#endif

@@ -1,0 +1,113 @@
+# hwgq train beside the plain recipe: every row of the paper's table, averages, teachers, beginnings, presets, the report, and
+# the script that runs the table. Needs $few, $small, digest, agrees and refused of test_train.sh.
+tiny=(lenet "$few" --width 0.1 --batch 5 --threads 2 --pad 1 --epochs 2)
+trained() { # NAME ARGUMENT...: $folder/NAME.hwgq and its log
+  local name=$1
+  shift
+  runs 0 train "${tiny[@]}" -o "$folder/$name.hwgq" --log "$folder/$name.log" "$@"
+}
+row=0
+each_way() { # ARGUMENT...: it trains, and the engine, the reference and the trainer agree on the model
+  row=$((row + 1))
+  trained "way$row" "$@" && agrees "$folder/way$row.hwgq" "$folder/way$row.log" && runs 0 verify "$folder/way$row.hwgq" tests/images/gray.jpg
+}
+description() { # MODEL: as its file has it
+  python3 -c 'import json, struct, sys
+file = open(sys.argv[1], "rb")
+print(json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))["__metadata__"]["network"])' "$1"
+}
+levels_are() { # MODEL COUNT FIRST-CENTER FIRST-THRESHOLD
+  description "$1" | jq -e "[.layers[] | select(.op == \"quantize\")] | length > 0 and all(.[]; (.centers | length) == $2 and
+    ((.centers[0] - $3) | fabs) < 1e-4 and ((.thresholds[0] - $4) | fabs) < 1e-4)" >/dev/null
+}
+for way in "--weights float --levels relu" "--levels relu" "--levels sign" "--weights float --levels sign" "--weights float" \
+  "--backward vanilla" "--backward log-tailed" "--bits 1" "--level-count 2" "--level-count 2 --levels free" "--levels free" "--bits 4" \
+  "--zero half" "--zero half --step 0.5 --bits 3" "--affine yes"; do
+  # shellcheck disable=SC2086
+  ok "train $way" each_way $way
+done
+ok "levels: 2 non-uniform are the paper's" levels_are "$folder/way10.hwgq" 2 0.453 0
+ok "levels: 2 uniform" levels_are "$folder/way9.hwgq" 2 "$("$hwgq" quantizer --levels 2 --json | jq '.centers[0]')" 0
+ok "levels: half-step zero has its own step" levels_are "$folder/way13.hwgq" 3 0.6508 0.3254
+ok "levels: a step that was given" levels_are "$folder/way14.hwgq" 7 0.5 0.25
+ok "float: no layer is binary" jq -en "$(description "$folder/way1.hwgq") | all(.layers[]; .binary != true and .op != \"quantize\")"
+ok "float weights: larger than binary ones" test "$(stat -c %s "$folder/way1.hwgq")" -gt $((4 * $(stat -c %s "$folder/way2.hwgq")))
+ok "vanilla and clipped differ" bash -c '! cmp -s "$1" "$2"' _ "$folder/way6.hwgq" "$folder/way7.hwgq"
+
+# Networks with branches.
+for network in resnet-18-small resnet-50; do
+  ok "train $network" runs 0 train "$network" "$few" --input 3x32x32 --width 0.04 --batch 5 --threads 2 --epochs 1 -o "$folder/res.hwgq" --log "$folder/res.log"
+  ok "$network: eval agrees" agrees "$folder/res.hwgq" "$folder/res.log"
+  ok "$network: verify" runs 0 verify "$folder/res.hwgq" tests/images/gray.jpg
+done
+
+# A teacher, a beginning, an average, everything that is done to images; and the same once more, interrupted by its last epoch.
+full=(--teacher "$folder/way1.hwgq" --distill-weight 0.4 --distill-temperature 3 --initial "$folder/way1.hwgq" --average 0.8
+  --statistics-batches 2 --label-smoothing 0.1 --schedule cosine --crop 0.2 --aspect 0.1 --blur 1 --soften 1 --brightness 0.2
+  --contrast 0.2 --saturation 0.2 --cutout 3 --backward log-tailed)
+ok "everything at once" trained full "${full[@]}"
+ok "everything at once: says where it begins" prints "begins with 7 layers of "
+ok "everything at once: averaged" prints ", averaged "
+first=$(digest)
+ok "everything at once: eval agrees with the average" agrees "$folder/full.hwgq" "$folder/full.log"
+ok "everything at once: one thread" trained one "${full[@]}" --threads 1
+ok "everything at once: the same weights" test "$(digest)" = "$first"
+ok "everything at once: exported again" runs 0 train --resume "$folder/full.hwgq.checkpoint" --export-only -o "$folder/again.hwgq"
+ok "everything at once: exported again, the same" cmp -s "$folder/full.hwgq" "$folder/again.hwgq"
+ok "provenance: no folders" bash -c '! "$1" inspect --json "$2" | grep -qF "$3/"' _ "$hwgq" "$folder/full.hwgq" "$few"
+ok "begins with a checkpoint" trained staged --initial "$folder/full.hwgq.checkpoint" --average-epochs 1
+ok "begins with a checkpoint: said" prints "begins with 7 layers of "
+
+ok "preset" trained preset --preset paper-cifar --epochs 1 --batch 4
+ok "preset: its options, and what changes them" jq -se '.[-1].epoch == 1 and (.[-1].lr < 0.01)' "$folder/preset.log" >/dev/null
+ok "preset: kept in the recipe" bash -c '"$1" inspect --json "$2" | grep -qF "\"weight-decay\":\"0.0005\""' _ "$hwgq" "$folder/preset.hwgq"
+
+# The report has the log's figures.
+report_is() { # MODEL-LOG EPOCHS
+  sed -n 's/.*id="data">\(.*\)<\/script>.*/\1/p' "$folder/report/report.html" >"$folder/report.json"
+  jq -e --slurpfile log "$1" ".history == \$log and (.history | length) == $2 and (.activations | length) == 3 and
+    all(.activations[]; .count == (.levels | add) and .count == (.bins | add) + .below + .above)" "$folder/report.json" >/dev/null
+}
+# Well-formed: what is left without the HTML head's and the data's texts is XML.
+well_formed() { sed -e 's/<!DOCTYPE html>//' -e 's/<meta \([^>]*\)>/<meta \1\/>/' "$folder/report/report.html" | python3 -c 'import sys, xml.dom.minidom as m; m.parseString(sys.stdin.buffer.read())'; }
+ok "report" trained reported --report "$folder/report" --average 0.5
+ok "report: the log's figures" report_is "$folder/reported.log" 2
+ok "report: well-formed" well_formed
+ok "report: goes on with the run" runs 0 train --resume "$folder/reported.hwgq.checkpoint" --epochs 3 --report "$folder/report" --log "$folder/reported.log"
+ok "report: the log's figures" report_is "$folder/reported.log" 3
+ok "report: a curve of three points" grep -qE '<path class="curve s1" d="M[0-9.]+ [0-9.]+ L[0-9.]+ [0-9.]+ L[0-9.]+ [0-9.]+"/>' "$folder/report/report.html"
+ok "report: not averaged, sign" trained reported --report "$folder/report" --levels sign --no-test
+ok "report: well-formed" well_formed
+ok "report that cannot be written" trained reported --report "$folder/reported.log/x"
+ok "report that cannot be written: told" complains "training goes on"
+
+refused_here() { # CODE TEXT ARGUMENT...
+  local code=$1 text=$2
+  shift 2
+  refused "$code" "$text" "${tiny[@]}" -o "$folder/x" "$@"
+}
+ok "refused: bits and levels" refused_here 2 "one of --bits and --level-count" --bits 2 --level-count 3
+ok "refused: step of free levels" refused_here 2 "--step goes with" --levels free --step 0.5
+ok "refused: distillation without a teacher" refused_here 2 "--teacher" --distill-weight 0.5
+ok "refused: preset" refused_here 2 'no preset "best"' --preset best
+ok "refused: two averages" refused_here 1 "not both" --average 0.9 --average-epochs 1
+ok "refused: no such teacher" refused_here 1 nobody --teacher "$folder/nobody"
+ok "refused: a teacher for other images" refused 1 "the teacher takes images" vgg-small "$few" "${small[@]}" -o "$folder/x" --teacher "$folder/way1.hwgq"
+ok "refused: a beginning of another width" refused_here 1 "same network and width" --width 0.2 --initial "$folder/way1.hwgq"
+ok "refused: a beginning that is neither" refused_here 1 image.checkpoint --initial "$folder/image.checkpoint"
+ok "refused: a report without training" refused 2 "--report needs" --resume "$folder/full.hwgq.checkpoint" --export-only -o "$folder/x" --report "$folder/r"
+
+# The table: two rows, in two goes.
+table() { models/train/ablation.sh lenet "$few" "$folder/table" --hwgq "$hwgq" --seeds "1 2" --rows "$1" "${@:2}" >"$folder/out" 2>"$folder/err"; }
+shared=(-- --width 0.1 --batch 5 --threads 2 --epochs 2)
+ok "table: a row" table "bw-sign" "${shared[@]}"
+ok "table: its models" test -s "$folder/table/bw-sign-1.hwgq" -a -s "$folder/table/bw-sign-2.hwgq"
+touch "$folder/then"
+rm "$folder/table/bw-sign-2.hwgq" # as if it had been interrupted
+ok "table: goes on" table "bw-sign hwgq-clipped" "${shared[@]}"
+ok "table: skips what is done" test "$folder/table/bw-sign-1.hwgq" -ot "$folder/then"
+ok "table: finishes what is not" test -s "$folder/table/bw-sign-2.hwgq"
+ok "table: two seeds a row" test "$(grep -cE '^\| BW .* [0-9.]+ \| +[0-9.]+ - +[0-9.]+ \| +2 \|$' "$folder/out")" -eq 2
+ok "table: printed alone" table "bw-sign hwgq-clipped" --table
+ok "table: another recipe is refused" bash -c '! "$@"' _ models/train/ablation.sh lenet "$few" "$folder/table" --hwgq "$hwgq" --rows bw-sign -- --epochs 9
+ok "table: a row that fails is told" bash -c '! "$@" 2>/dev/null' _ models/train/ablation.sh lenet "$folder/nowhere" "$folder/table2" --hwgq "$hwgq" --rows bw-sign
