@@ -391,14 +391,14 @@ static float *step(const struct hwgq_network *network, const struct dot_kernels 
   ck_assert_int_eq(net_create(network, BATCH, pool, &with, &net, &error), HWGQ_OK);
   for (int i = 0; i < net->layer_count; i++)
     ck_assert_int_eq(net->layers[i].conv.narrow != NULL, kernels != NULL && net->layers[i].layer->binary);
-  net_initialize(net, 9);
+  net_initialize(net, NET_UNIFORM, 9);
   struct rng rng = rng_make(9, 1, 1);
   for (size_t i = 0; i < BATCH * size_of(network->input); i++) net->input[i] = 3 * rng_uniform(&rng) - 1.5f;
   int labels[BATCH];
   for (int i = 0; i < BATCH; i++) labels[i] = i % CLASSES;
   net_forward(net, BATCH, true);
   memcpy(scores, net_output(net), sizeof(float) * BATCH * CLASSES);
-  net_backward(net, labels, BATCH);
+  net_backward(net, labels, NULL, BATCH);
   *count = 0;
   for (int p = 0; p < net->parameter_count; p++) *count += net->parameters[p].count;
   float *gradients = allocate(sizeof *gradients * *count), *next = gradients;
