@@ -517,11 +517,14 @@ END_TEST
 
 int main(void) {
   Suite *suite = suite_create("image limits");
-  TCase *bombs = tcase_create("bombs"), *shared = tcase_create("time and budget"), *scales = tcase_create("scales");
+  TCase *bombs = tcase_create("bombs"), *shared = tcase_create("time and memory"), *threads = tcase_create("threads"),
+        *scales = tcase_create("scales");
   tcase_add_checked_fixture(bombs, setup, teardown);
   tcase_add_checked_fixture(shared, setup, teardown);
+  tcase_add_checked_fixture(threads, setup, teardown);
   tcase_set_timeout(bombs, 120);
   tcase_set_timeout(shared, 120);
+  tcase_set_timeout(threads, 120);
   tcase_set_timeout(scales, 120);
   tcase_add_loop_test(bombs, huge_png_headers_cost_nothing, 0, 4);
   tcase_add_loop_test(bombs, png_texts_and_profiles_are_not_unpacked, 0, 3);
@@ -534,13 +537,14 @@ int main(void) {
   tcase_add_test(bombs, empty_jpegs_cost_nothing);
   tcase_add_loop_test(shared, deadlines_are_kept, 0, 4);
   tcase_add_loop_test(shared, stated_memory_is_enough, 0, 4);
-  tcase_add_test(shared, a_taken_budget_is_waited_for);
-  tcase_add_test(shared, concurrent_decodes_take_turns);
-  tcase_add_test(shared, waiters_are_served_in_turn);
+  tcase_add_test(threads, a_taken_budget_is_waited_for);
+  tcase_add_test(threads, concurrent_decodes_take_turns);
+  tcase_add_test(threads, waiters_are_served_in_turn);
   tcase_add_test(scales, reduced_scales_keep_their_tolerance);
   tcase_add_test(scales, photographs_keep_their_tolerance_and_class);
   suite_add_tcase(suite, bombs);
   suite_add_tcase(suite, shared);
+  suite_add_tcase(suite, threads);
   suite_add_tcase(suite, scales);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
