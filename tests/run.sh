@@ -22,6 +22,10 @@ slot() { # COUNT: waits until less than so many suites run
   while [ "$(jobs -rp | wc -l)" -ge "$1" ]; do wait -n; done
 }
 
+# Whoever stops this stops the suites, too.
+# shellcheck disable=SC2154
+trap 'for job in $(jobs -p); do pkill -P "$job"; done 2>/dev/null; exit 130' INT TERM
+
 # What failed, as each kind of suite says it, with what follows: Python's, bash's and node's suites, Check, fuzz programs, sanitizers.
 reasons() { # LOG LINES
   grep -aE -A7 '^ *FAILED|:[0-9]+:[FE]:|^run [0-9]+ \(--seed|ERROR: (Address|Leak|Thread)|WARNING: Thread|runtime error:|^Traceback|error:' "$1" |
@@ -34,13 +38,14 @@ run() {
   run_suite "$@" &
 }
 run_suite() {
-  local name=$1 log status line detail='' p=0 f=0 s=0 start=$SECONDS cpu
+  local name=$1 log status line detail='' p=0 f=0 s=0 start=$SECONDS
   shift
   log=$logs/$(printf '%s' "$name" | tr '/ ' '__').log
   TIMEFORMAT='%U %S'
-  cpu=$({ time timeout -k 20 600 $launcher "$@" >"$log" 2>&1 </dev/null; } 2>&1; echo $?)
-  status=${cpu##*$'\n'}
-  [ "$status" -ne 124 ] || echo "FAILED: it took longer than 600 s" >>"$log"
+  # shellcheck disable=SC2086
+  { time timeout -k 20 600 $launcher "$@" >"$log" 2>&1 </dev/null; } 2>"$log.cpu"
+  status=$?
+  case $status in 124 | 137) echo "FAILED: it took longer than 600 s" >>"$log" ;; esac
   line=$(grep -aE '^[0-9]+ passed, [0-9]+ failed' "$log" | tail -1)
   if [ -n "$line" ]; then
     read -r p _ f _ s _ <<<"$(printf '%s' "$line" | tr -d ',')"
@@ -63,7 +68,7 @@ run_suite() {
   {
     flock 9
     printf '%-6s %-44s %4d passed %3d failed %3d s %5.1f s CPU%s\n' "$([ "$f" -eq 0 ] && echo ok || echo FAILED)" "$name" "$p" \
-      "$f" $((SECONDS - start)) "$(awk 'NR == 1 { print $1 + $2 }' <<<"$cpu")" "$detail"
+      "$f" $((SECONDS - start)) "$(awk 'END { print $1 + $2 }' "$log.cpu")" "$detail"
     grep -aE '^(SKIPPED|skipped):' "$log" | sed 's/^/       /'
     [ "$f" -eq 0 ] || {
       note "       exit code $status; whole log: $log; what failed:"
