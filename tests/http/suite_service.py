@@ -214,7 +214,7 @@ def activation():
 
 
 def start_time():
-    """From the start of the process to READY=1, with three networks: printed, tests/bench/run.sh has nothing of it."""
+    """From the start of the process to READY=1, with three networks: printed, as it is the machine that decides."""
     manager = Manager("start")
     networks = ["--models", "a=" + fixture("color.hwgq"), "--models", "b=" + fixture("other.hwgq"), "--models", "c=" + fixture("gray.hwgq")]
     if os.path.exists("models/zoo/cifar10.hwgq"):
