@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -54,7 +55,8 @@ class Daemon:
         self.port = None
         self.exit_code = None
         end = time.monotonic() + PATIENCE
-        while wait and self.port is None:
+        self.quiet = quiet(flags)
+        while wait and not (self.port is not None and self.ready()):
             try:
                 with open(self.port_file) as stream:
                     text = stream.read()
@@ -102,7 +104,17 @@ class Daemon:
             return stream.read().decode("utf-8", "replace")
 
     def events(self):
-        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        whole = self.log().split("\n")[:-1]  # what follows the last line end is still being written
+        return [json.loads(line) for line in whole if line.startswith("{")]
+
+    def ready(self):
+        """Whether its networks are loaded, which is after the port is there: it says so, if its log says such things."""
+        if not self.quiet:
+            return " serves" in self.log()
+        try:
+            return self.get("/readyz").status == 200
+        except (OSError, http.client.HTTPException):
+            return False
 
     def url(self, path):
         return "http://127.0.0.1:%d%s" % (self.port, path)
@@ -138,6 +150,15 @@ class Daemon:
             except OSError:
                 pass
             return read_all(connection)
+
+
+def quiet(flags):
+    """Whether these flags, or the configuration file that they name, keep what is only worth knowing out of the log."""
+    text = " ".join(flags)
+    if "--config" in flags:
+        with open(flags[flags.index("--config") + 1]) as stream:
+            text += stream.read()
+    return re.search(r'log[-_]level"?:? *"?(warning|error)', text) is not None
 
 
 GIVEN = set()  # ports

@@ -196,12 +196,13 @@ def bearer(key):
 
 
 def reloaded(daemon, signal_number, message="reloaded"):
-    """Sends the signal and waits for the event that begins with `message`."""
-    def seen():
-        return len([e for e in daemon.events() if e["message"].startswith(message)])
-    before = seen()
+    """Sends the signal, waits for the end of the reload, and says whether an event came that begins with `message`."""
+    def seen(start):
+        return len([e for e in daemon.events() if e["message"].startswith(start)])
+    ends = ("reloaded", "reload failed, networks and settings stay")  # networks that fail are reported before
+    before, ended = seen(message), seen(ends)
     daemon.signal(signal_number)
-    return until(lambda: seen() > before)
+    return until(lambda: seen(ends) > ended) and seen(message) > before
 
 
 def main(*groups):

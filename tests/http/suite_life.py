@@ -105,16 +105,11 @@ def reload():
     def configure(**keys):
         with open(path, "w") as stream:
             json.dump(keys, stream)
-
-    def reloaded(daemon, message):
-        before = len([e for e in daemon.events() if e["message"].startswith(message)])
-        daemon.signal(signal.SIGHUP)
-        return until(lambda: len([e for e in daemon.events() if e["message"].startswith(message)]) > before)
     shutil.copy(COLOR, model)
     configure(models={"live": model})
     with Daemon(BUILD, FOLDER, "--config", path) as daemon:
         first = predictions_of(daemon, JPEG)
-        check("a reload without change", reloaded(daemon, "reloaded") and daemon.get("/v1/models/live").json["version"] == "1" and
+        check("a reload without change", reloaded(daemon, signal.SIGHUP, "reloaded") and daemon.get("/v1/models/live").json["version"] == "1" and
               predictions_of(daemon, JPEG) == first)
         shutil.copy(fixture("other.hwgq"), model)
         stop, codes = threading.Event(), []
@@ -124,18 +119,18 @@ def reload():
                 codes.append(daemon.post("/classify", JPEG).status)
         thread = threading.Thread(target=hammer)
         thread.start()
-        check("a new file is taken", reloaded(daemon, "reloaded"))
+        check("a new file is taken", reloaded(daemon, signal.SIGHUP, "reloaded"))
         one = daemon.get("/v1/models/live").json
         second = predictions_of(daemon, JPEG)
         check("with a new version", one["version"] == "2" and second != first and daemon.post("/classify", JPEG).json["version"] == "2", one)
         with open(model, "wb") as stream:
             stream.write(b"rubbish")
-        check("a bad file is reported", reloaded(daemon, "reload failed"))
+        check("a bad file is reported", reloaded(daemon, signal.SIGHUP, "reload failed"))
         one = daemon.get("/v1/models/live").json
         check("and the old network goes on", predictions_of(daemon, JPEG) == second and one["version"] == "2" and
               "live.hwgq" in one["reload_error"], one)
         configure(models={"live": COLOR, "more": GRAY}, default_model="more", workers=7)
-        check("another list", reloaded(daemon, "reloaded"))
+        check("another list", reloaded(daemon, signal.SIGHUP, "reloaded"))
         check("is served", [(m["name"], m["default"]) for m in daemon.get("/v1/models").json["models"]] ==
               [("live", False), ("more", True)])
         check("and its error is gone", "reload_error" not in daemon.get("/v1/models/live").json)
@@ -145,21 +140,21 @@ def reload():
         check("no request failed meanwhile", set(codes) == {200} and len(codes) > 3, set(codes))
         with open(path, "w") as stream:
             stream.write("{ nonsense")
-        check("a bad configuration is reported", reloaded(daemon, "reload failed, networks and settings stay"))
+        check("a bad configuration is reported", reloaded(daemon, signal.SIGHUP, "reload failed, networks and settings stay"))
         configure(models={"live": COLOR}, default_model="gone")
-        check("an unknown default is reported", reloaded(daemon, "reload failed, networks and settings stay"))
+        check("an unknown default is reported", reloaded(daemon, signal.SIGHUP, "reload failed, networks and settings stay"))
         check("and everything stays", daemon.post("/v1/models/more/classify", JPEG).status == 200)
         configure(models={"live": COLOR, "fresh": model}, default_model="fresh")
-        check("a default that cannot be loaded is reported", reloaded(daemon, "reload failed, networks and settings stay"))
+        check("a default that cannot be loaded is reported", reloaded(daemon, signal.SIGHUP, "reload failed, networks and settings stay"))
         check("and the default stays", [m["name"] for m in daemon.get("/v1/models").json["models"] if m["default"]] == ["more"])
         configure(models={"live": COLOR})
-        check("a network is taken away", reloaded(daemon, "reloaded") and daemon.post("/v1/models/more/classify", JPEG).status == 404)
+        check("a network is taken away", reloaded(daemon, signal.SIGHUP, "reloaded") and daemon.post("/v1/models/more/classify", JPEG).status == 404)
         for what, path_of_more, version in (("the same", GRAY, "1"), ("another", COLOR, "2")):
             configure(models={"live": COLOR, "more": path_of_more})
-            check("it comes back as %s network" % what, reloaded(daemon, "reloaded") and
+            check("it comes back as %s network" % what, reloaded(daemon, signal.SIGHUP, "reloaded") and
                   daemon.get("/v1/models/more").json["version"] == version, daemon.get("/v1/models/more").body[:300])
             configure(models={"live": COLOR})
-            check("and goes", reloaded(daemon, "reloaded"))
+            check("and goes", reloaded(daemon, signal.SIGHUP, "reloaded"))
         check("the memory ceiling is logged after a reload", len([e for e in daemon.events() if e["message"].startswith("memory ceiling")])
               > 5)
     check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
