@@ -64,13 +64,14 @@ LIBMODELS := $(BUILD)/libmodels.a
 LIBSERVER := $(BUILD)/libserver.a
 
 
-.PHONY: all programs tests run test deps test-deps asan tsan arm64 fuzz bench bench-peers install uninstall clean format help deb test-deb test-container
+.PHONY: all programs tests units run test deps test-deps asan tsan arm64 fuzz bench bench-peers install uninstall clean format help deb test-deb test-container
 .SECONDARY:
 .DELETE_ON_ERROR:
 
 all: programs
 programs: $(BUILD)/hwgqd $(BUILD)/hwgq
-tests: programs $(UNIT_BIN) $(FUZZ_BIN) $(SCORES_BIN)
+tests: programs units $(FUZZ_BIN) $(SCORES_BIN)
+units: $(UNIT_BIN)
 
 help:
 	@sed -n '2,6p' Makefile | sed 's/^# \{0,1\}//'
@@ -166,17 +167,20 @@ $(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/libfuzzer.o \
 
 -include $(shell test -d $(BUILD) && find $(BUILD) -name '*.d')
 
+# -g1: the lines of a report, and a fifth less to compile
 asan:
-	$(MAKE) programs tests BUILD=build/asan SANITIZE=address,undefined CFLAGS='-O1 -g'
+	$(MAKE) programs tests BUILD=build/asan SANITIZE=address,undefined CFLAGS='-O1 -g1'
+TSAN ?= programs tests
 tsan:
-	$(MAKE) programs tests BUILD=build/tsan SANITIZE=thread CFLAGS='-O1 -g'
+	$(MAKE) $(TSAN) BUILD=build/tsan SANITIZE=thread CFLAGS='-O1 -g1'
 
 # Programs and tests for aarch64, with Debian's cross compiler; tests/arm64/emulate.sh runs them.
+ARM64 ?= programs tests
 ARM64_ROOT := build/arm64-root
 ARM64_LIB := $(ARM64_ROOT)/usr/lib/aarch64-linux-gnu
 arm64:
 	@./tests/arm64/root.sh $(ARM64_ROOT)
-	$(MAKE) programs tests BUILD=build/arm64 CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar \
+	$(MAKE) $(ARM64) BUILD=build/arm64 CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar \
 	  CFLAGS='-O3 -isystem $(ARM64_ROOT)/usr/include -isystem $(ARM64_ROOT)/usr/include/aarch64-linux-gnu' \
 	  LDFLAGS='-L$(ARM64_LIB) -Wl,-rpath-link,$(ARM64_LIB):$(ARM64_ROOT)/lib/aarch64-linux-gnu'
 

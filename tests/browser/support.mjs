@@ -18,7 +18,10 @@ export function check(what, good, detail = "") {
 
 export const sleep = ms => new Promise(resolve => setTimeout(resolve, ms));
 
-export async function until(condition, ms = 20000) {
+// What a test waits for ends the waiting at once, so this says nothing about how fast it is.
+export const PATIENCE_MS = 120000;
+
+export async function until(condition, ms = PATIENCE_MS) {
   for (const end = Date.now() + ms; Date.now() < end; await sleep(50)) if (await condition()) return true;
   return false;
 }
@@ -47,7 +50,7 @@ export async function startDaemon(...flags) {
 }
 
 export const launch = () => chromium.launch({
-  executablePath: "/usr/bin/chromium", chromiumSandbox: process.getuid() !== 0,
+  executablePath: "/usr/bin/chromium", timeout: PATIENCE_MS, chromiumSandbox: process.getuid() !== 0,
   args: ["--force-color-profile=srgb", "--disable-background-networking"] });
 
 export const PHONE = { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true };
@@ -56,7 +59,7 @@ export const PHONE = { viewport: { width: 360, height: 740 }, isMobile: true, ha
 export async function openPage(browser, url, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1100, height: 800 }, ...options });
   const page = await context.newPage();
-  page.setDefaultTimeout(20000);
+  page.setDefaultTimeout(PATIENCE_MS);
   page.problems = [];
   page.on("pageerror", error => page.problems.push("error: " + error.message));
   page.on("console", message => {
@@ -86,13 +89,13 @@ export async function give(page, event, ...files) {
 // The file dialog that an action opens. A busy browser may lose the first one.
 export async function chooserOf(page, act) {
   for (let tries = 1; ; tries++) {
-    const waiting = page.waitForEvent("filechooser", { timeout: 5000 });
+    const waiting = page.waitForEvent("filechooser", { timeout: 10000 });
     waiting.catch(() => {});
     await act();
     try {
       return await waiting;
     } catch (error) {
-      if (tries === 4) throw error;
+      if (tries === 12) throw error;
     }
   }
 }

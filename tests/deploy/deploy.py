@@ -2,7 +2,6 @@
 import http.client
 import os
 import shutil
-import socket
 import sys
 import threading
 import time
@@ -10,6 +9,7 @@ import traceback
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
 sys.path.insert(0, os.path.join(ROOT, "tests/http"))
+from daemon import PATIENCE  # noqa: E402: it lies there
 
 BUILD, FOLDER = sys.argv[1], sys.argv[2]
 CIFAR10 = os.path.join(ROOT, "models/zoo/cifar10.hwgq")
@@ -53,19 +53,9 @@ def run_groups(*groups):
     sys.exit(Counts.failed != 0)
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-def wait_for(seconds, condition, every=0.1):
-    """Its first true value, or its last one after so many seconds."""
-    end = time.monotonic() + seconds
+def wait_for(condition, every=0.1):
+    """Its first true value, or its last one when patience ends."""
+    end = time.monotonic() + PATIENCE
     while True:
         value = condition()
         if value or time.monotonic() > end:
@@ -94,7 +84,7 @@ class Load:
             start = time.monotonic()
             try:
                 if connection is None:
-                    connection, used = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30), 0
+                    connection, used = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE), 0
                 connection.request("POST", self.path, self.body, {"Content-Type": self.content_type})
                 reply = connection.getresponse()
                 reply.read()

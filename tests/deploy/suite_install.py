@@ -118,12 +118,12 @@ def embed():
             continue
         linked = run("ldd", binary, env=dict(os.environ, LD_LIBRARY_PATH=LIB)).stdout
         check("embed.c uses the %s library" % what, ("libhwgq.so.0 => " + LIB in linked) == (what == "shared"), linked)
-        result = subprocess.run([binary, model], input=pixels, capture_output=True, timeout=60, env=dict(os.environ, LD_LIBRARY_PATH=LIB))
+        result = subprocess.run([binary, model], input=pixels, capture_output=True, timeout=300, env=dict(os.environ, LD_LIBRARY_PATH=LIB))
         got = [line.split(" ", 1) for line in result.stdout.decode().splitlines()]
         check("embed.c agrees with hwgq classify, %s library" % what, len(got) == 5 and
               all(label == name and abs(float(value) - probability) < 1e-7 for (value, label), (name, probability) in zip(got, wanted)),
               (result, wanted))
-        result = subprocess.run([binary, source], input=pixels, capture_output=True, timeout=60, env=dict(os.environ, LD_LIBRARY_PATH=LIB))
+        result = subprocess.run([binary, source], input=pixels, capture_output=True, timeout=300, env=dict(os.environ, LD_LIBRARY_PATH=LIB))
         check("embed.c says what is wrong", result.returncode == 1 and b"embed.c" in result.stderr, result)
     with open(source) as stream:
         body = stream.read()

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 from deploy import BUILD, CIFAR10, FOLDER, JPEG, ROOT, check, run_groups, skip
-from daemon import Daemon
+from daemon import PATIENCE, Daemon
 
 try:
     import yaml
@@ -77,7 +77,7 @@ def kustomize():
         skip("kubectl is not there: the kustomization is not built")
         return
     command = [kubectl, "kustomize" if "kubectl" in kubectl else "build", BASE]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     if not check("kustomize builds it", result.returncode == 0, result):
         return
     documents = list(yaml.safe_load_all(result.stdout))

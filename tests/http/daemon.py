@@ -3,10 +3,18 @@ import atexit
 import http.client
 import json
 import os
+import random
+import re
 import signal
 import socket
 import subprocess
 import time
+
+# Seconds that a test waits for what must come. It goes on at once when it comes, so this says nothing about how fast that is: the machine
+# may be slow and busy.
+PATIENCE = 120
+# So that nothing is refused because the machine is slow; flags of a test that come later win.
+PATIENT = ("--queue-deadline-ms", "600000", "--request-timeout-ms", "600000", "--idle-timeout-ms", "600000", "--max-decode-ms", "600000")
 
 
 class Reply:
@@ -41,13 +49,14 @@ class Daemon:
             os.remove(self.port_file)
         self.log_file = open(self.log_path, "wb")
         self.process = subprocess.Popen(
-            [*prefix, os.path.join(build, "hwgqd"), "--listen", "127.0.0.1:0", "--port-file", self.port_file, *flags],
+            [*prefix, os.path.join(build, "hwgqd"), "--listen", "127.0.0.1:0", "--port-file", self.port_file, *PATIENT, *flags],
             stderr=self.log_file, **popen)
         Daemon.living.add(self)
         self.port = None
         self.exit_code = None
-        end = time.monotonic() + 30
-        while wait and self.port is None:
+        end = time.monotonic() + PATIENCE
+        self.quiet = quiet(flags)
+        while wait and not (self.port is not None and self.ready()):
             try:
                 with open(self.port_file) as stream:
                     text = stream.read()
@@ -74,7 +83,7 @@ class Daemon:
     def signal(self, number):
         self.process.send_signal(number)
 
-    def wait(self, timeout=30):
+    def wait(self, timeout=PATIENCE):
         """Exit code; the process is killed when it takes longer, and the code is then None."""
         if self.exit_code is None:
             try:
@@ -95,12 +104,22 @@ class Daemon:
             return stream.read().decode("utf-8", "replace")
 
     def events(self):
-        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        whole = self.log().split("\n")[:-1]  # what follows the last line end is still being written
+        return [json.loads(line) for line in whole if line.startswith("{")]
+
+    def ready(self):
+        """Whether its networks are loaded, which is after the port is there: it says so, if its log says such things."""
+        if not self.quiet:
+            return " serves" in self.log()
+        try:
+            return self.get("/readyz").status == 200
+        except (OSError, http.client.HTTPException):
+            return False
 
     def url(self, path):
         return "http://127.0.0.1:%d%s" % (self.port, path)
 
-    def request(self, method, path, body=None, headers=None, timeout=60):
+    def request(self, method, path, body=None, headers=None, timeout=PATIENCE):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request(method, path, body=body, headers=headers or {})
@@ -112,25 +131,37 @@ class Daemon:
     def get(self, path, headers=None):
         return self.request("GET", path, headers=headers)
 
-    def post(self, path, body, content_type="image/jpeg", headers=None, timeout=60):
+    def post(self, path, body, content_type="image/jpeg", headers=None, timeout=PATIENCE):
         return self.request("POST", path, body, dict(headers or {}, **{"Content-Type": content_type}), timeout)
 
-    def form(self, path, parts, timeout=60):
+    def form(self, path, parts, timeout=PATIENCE):
         """parts: (field, bytes) pairs."""
         body, content_type = form(parts)
         return self.post(path, body, content_type, timeout=timeout)
 
-    def connect(self, timeout=20):
+    def connect(self, timeout=PATIENCE):
         return socket.create_connection(("127.0.0.1", self.port), timeout)
 
-    def raw(self, data, timeout=20):
-        """Sends bytes, returns all bytes until the server closes or is silent for a while after its reply."""
-        with self.connect(timeout) as connection:
+    def raw(self, data):
+        """Sends bytes, returns all bytes until the server closes: it must have a reason to."""
+        with self.connect() as connection:
             try:
                 connection.sendall(data)
             except OSError:
                 pass
             return read_all(connection)
+
+
+def quiet(flags):
+    """Whether these flags, or the configuration file that they name, keep what is only worth knowing out of the log."""
+    text = " ".join(flags)
+    if "--config" in flags:
+        with open(flags[flags.index("--config") + 1]) as stream:
+            text += stream.read()
+    return re.search(r'log[-_]level"?:? *"?(warning|error)', text) is not None
+
+
+GIVEN = set()  # ports
 
 
 @atexit.register
@@ -141,7 +172,7 @@ def kill_the_rest():
 
 
 def read_all(connection):
-    """All bytes until the server closes or is silent for 3 s: a test that can should send Connection: close."""
+    """All bytes until the server closes, which it does after Connection: close, among others."""
     received = b""
     try:
         while True:
@@ -149,9 +180,24 @@ def read_all(connection):
             if not piece:
                 return received
             received += piece
-            connection.settimeout(3)
+    except socket.timeout as problem:
+        raise RuntimeError("the daemon keeps the connection open after %r" % received[-300:]) from problem
     except OSError:
         return received
+
+
+def free_port():
+    """A port that nobody listens on, and below those that the kernel gives to whoever asks for any (32768 and more)."""
+    while True:
+        port = random.SystemRandom().randrange(10000, 32000)
+        if port not in GIVEN:
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            GIVEN.add(port)
+            return port
 
 
 def form(parts):

@@ -3,6 +3,7 @@ build folder, the fixtures' (see run.sh) and, when not all of its groups shall r
 import os
 import re
 import resource
+import select
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import threading
 import time
 import traceback
 
-from daemon import Daemon, form, metrics, read_all
+from daemon import Daemon, PATIENCE, form, free_port, metrics, read_all
 
 BUILD, FOLDER = sys.argv[1], sys.argv[2]
 HWGQD, HWGQ = os.path.join(BUILD, "hwgqd"), os.path.join(BUILD, "hwgq")
@@ -39,9 +40,9 @@ JPEG = IMAGES[0]
 COLOR, GRAY, OTHER = fixture("color.hwgq"), fixture("gray.hwgq"), fixture("other.hwgq")
 ONLY_COLOR = ("--models", "color=" + COLOR)
 BOTH = ("--models", "color=" + COLOR, "--models", "gray=" + GRAY)
-# PROBE: images of the request with which slow_form() measures
-SLOW = ("--models", "slow=" + fixture("slow.hwgq"), "--workers", "1", "--max-images", "4000", "--request-timeout-ms", "120000")
-PROBE = 10
+# For Busy: one worker, a network that takes long, and another one whose counts show what was done besides.
+SLOW = ("--models", "slow=" + fixture("slow.hwgq"), "--models", "color=" + COLOR, "--default-model", "color", "--workers", "1",
+        "--max-images", "4096", "--cpu", "scalar")
 
 
 def check(what, good, detail=""):
@@ -67,10 +68,11 @@ def error(what, reply, status, code):
 
 
 def run(*command, **options):
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, **options)
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, **options)
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=PATIENCE):
+    """Whether it becomes true. Fewer seconds are for what must not become true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -94,6 +96,11 @@ def sample(daemon, name):
     return metrics(daemon.get("/metrics").body.decode()).get(name, 0)
 
 
+def settled(daemon):
+    """Whether everything is counted: a client has its reply a moment before the server has counted the request as finished."""
+    return until(lambda: sample(daemon, "hwgqd_requests_in_flight") == 0)
+
+
 def in_threads(count, work):
     """Runs work(0) ... work(count - 1) at once and returns their results; an exception is a result."""
     results = [None] * count
@@ -111,13 +118,66 @@ def in_threads(count, work):
     return results
 
 
-def slow_form(daemon, seconds, headers=None):
-    """A form whose images keep the worker of a SLOW daemon busy for about so long on this machine and build. Costs one request
-    of PROBE images."""
-    body, content_type = form([("image", JPEG)] * PROBE)
-    probe = daemon.post("/classify", body, content_type, headers).json
-    each = max(probe["timing_ms"]["inference"] / PROBE, 0.02)
-    return form([("image", JPEG)] * min(4000, max(2, int(seconds * 1000 / each))))
+class Busy:
+    """with Busy(daemon): a request of someone who leaves at the end of the block, or at release(); the daemon then stops working on
+    it. Until then it keeps the one worker of a SLOW daemon: its images take a minute on the fastest machine. Where the worker has
+    others to do first, wait=False."""
+    body, kind = form([("image", read("tests/images/one.jpg"))] * 4096)
+
+    def __init__(self, daemon, key=None, wait=True, path="/v1/models/slow/classify"):
+        head = "POST %s?top_k=1 HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n" % (path, self.kind, len(self.body))
+        if key:
+            head += "X-API-Key: %s\r\n" % key
+        self.connection = None
+
+        def send():
+            if self.connection:
+                self.connection.close()
+            self.connection = daemon.connect()
+            self.connection.sendall(head.encode() + b"\r\n" + self.body)
+
+        def busy():
+            if select.select([self.connection], [], [], 0)[0]:
+                send()  # it has expired before a worker came
+            return sample(daemon, "hwgqd_workers_busy") == 1
+        send()
+        if wait:
+            check("the worker is busy", until(busy), daemon.get("/metrics").body)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.release()
+
+    def release(self):
+        self.connection.close()
+
+
+class Later(threading.Thread):
+    """A request that is sent now and answered some time: result() waits for the reply, or raises what went wrong."""
+
+    def __init__(self, send):
+        super().__init__()
+        self.send, self.reply, self.problem = send, None, None
+        self.start()
+
+    def run(self):
+        try:
+            self.reply = self.send()
+        except Exception as problem:  # noqa: BLE001: it is raised where it is looked at
+            self.problem = problem
+
+    def result(self):
+        self.join()
+        if self.problem:
+            raise self.problem
+        return self.reply
+
+
+def waiting(daemon, count):
+    """Whether so many requests come to wait for a worker."""
+    return until(lambda: sample(daemon, "hwgqd_queue_depth") == count)
 
 
 def predictions_of(daemon, body, **arguments):
@@ -136,17 +196,18 @@ def bearer(key):
 
 
 def reloaded(daemon, signal_number, message="reloaded"):
-    """Sends the signal and waits for the event that begins with `message`."""
-    def seen():
-        return len([e for e in daemon.events() if e["message"].startswith(message)])
-    before = seen()
+    """Sends the signal, waits for the end of the reload, and says whether an event came that begins with `message`."""
+    def seen(start):
+        return len([e for e in daemon.events() if e["message"].startswith(start)])
+    ends = ("reloaded", "reload failed, networks and settings stay")  # networks that fail are reported before
+    before, ended = seen(message), seen(ends)
     daemon.signal(signal_number)
-    return until(lambda: seen() > before)
+    return until(lambda: seen(ends) > ended) and seen(message) > before
 
 
 def main(*groups):
     """All groups, or those that the command line names after build and folder."""
-    socket.setdefaulttimeout(60)
+    socket.setdefaulttimeout(PATIENCE)
     for group in [g for g in groups if not sys.argv[3:] or g.__name__ in sys.argv[3:]]:
         start = time.monotonic()
         try:

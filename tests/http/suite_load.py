@@ -2,70 +2,59 @@
 suite_load.py BUILD_DIR FIXTURES (see run.sh). Every group of checks has a daemon of its own."""
 import signal
 import socket
-import threading
-import time
 
 from harness import *
 
 
 def full_queue():
-    with Daemon(BUILD, FOLDER, *SLOW, "--queue-capacity", "1", "--queue-deadline-ms", "60000") as daemon:
-        body, content_type = slow_form(daemon, 1.5)
-        replies = in_threads(6, lambda i: daemon.post("/classify?top_k=1", body, content_type))
-        codes = sorted(r.status for r in replies)
-        check("one runs, one waits, the others get 503", codes[:2] == [200, 200] and codes[-1] == 503 and
-              set(codes) == {200, 503}, codes)
-        refused = [r for r in replies if r.status == 503]
-        for reply in refused[:1]:
-            error("503", reply, 503, "queue_full")
-        check("Retry-After", all(int(r.headers["Retry-After"]) >= 1 for r in refused))
-        stats = daemon.get("/stats").json["models"]["slow"]["requests"]
-        check("rejected are counted", stats["rejected"] == len(refused) and stats["ok"] == 7 - len(refused), stats)
+    with Daemon(BUILD, FOLDER, *SLOW, "--queue-capacity", "1") as daemon:
+        with Busy(daemon):
+            patient = Later(lambda: daemon.post("/classify", JPEG))
+            check("one runs, one waits", waiting(daemon, 1))
+            replies = in_threads(4, lambda i: daemon.post("/classify", JPEG))
+            for reply in replies:
+                error("the others get 503", reply, 503, "queue_full")
+                check("Retry-After", int(reply.headers["Retry-After"]) >= 1)
+        check("who waited is served", patient.result().status == 200)
+        settled(daemon)
+        stats = daemon.get("/stats").json["models"]["color"]["requests"]
+        check("rejected are counted", stats["rejected"] == 4 and stats["ok"] == 1, stats)
 
 
 def deadline():
-    with Daemon(BUILD, FOLDER, *SLOW, "--queue-deadline-ms", "200") as daemon:
-        body, content_type = slow_form(daemon, 4)
-        busy = threading.Thread(target=lambda: daemon.post("/classify?top_k=1", body, content_type))
-        busy.start()
-        check("a worker is busy", until(lambda: b"\nhwgqd_workers_busy 1\n" in daemon.get("/metrics").body, 30))
-        error("deadline in the queue", daemon.post("/classify", JPEG), 504, "deadline_exceeded")
-        check("at the deadline, not when a worker comes around", busy.is_alive())
-        check("a scrape does not wait for inference", daemon.get("/stats").json["models"]["slow"]["requests"]["expired"] == 1)
-        busy.join()
-        check("no work was done for it", daemon.get("/stats").json["models"]["slow"]["images"] ==
-              PROBE + body.count(b"\xff\xd8\xff"), daemon.get("/stats").body)
+    with Daemon(BUILD, FOLDER, *SLOW, "--queue-deadline-ms", "500") as daemon:
+        with Busy(daemon):
+            error("deadline in the queue", daemon.post("/classify", JPEG), 504, "deadline_exceeded")
+            check("at the deadline, not when a worker comes around", sample(daemon, "hwgqd_workers_busy") == 1)
+            check("a scrape does not wait for inference",
+                  until(lambda: daemon.get("/stats").json["models"]["color"]["requests"]["expired"] == 1), daemon.get("/stats").body)
+        check("the worker is free again", until(lambda: sample(daemon, "hwgqd_workers_busy") == 0))
+        check("no work was done for it", daemon.get("/stats").json["models"]["color"]["images"] == 0, daemon.get("/stats").body)
 
 
 def gone_client():
-    with Daemon(BUILD, FOLDER, *SLOW, "--queue-deadline-ms", "60000") as daemon:
-        body, content_type = slow_form(daemon, 1.0)
-        busy = threading.Thread(target=lambda: daemon.post("/classify?top_k=1", body, content_type))
-        busy.start()
-        check("the worker is busy", until(lambda: b"\nhwgqd_workers_busy 1\n" in daemon.get("/metrics").body, 30))
-        for _ in range(5):
-            connection = daemon.connect()
-            connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(JPEG) + JPEG)
-            time.sleep(0.02)
-            connection.close()
-        busy.join()
-        check("clients that went away cost no work", until(
-            lambda: metrics(daemon.get("/metrics").body.decode()).get('hwgqd_requests_total{model="slow",code="499"}') == 5),
-            daemon.get("/metrics").body)
-        check("only the others' images ran", daemon.get("/stats").json["models"]["slow"]["images"] == PROBE + body.count(b"\xff\xd8\xff"))
+    with Daemon(BUILD, FOLDER, *SLOW) as daemon:
+        with Busy(daemon):
+            connections = [daemon.connect() for _ in range(5)]
+            for connection in connections:
+                connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(JPEG) + JPEG)
+            check("five wait", waiting(daemon, 5), sample(daemon, "hwgqd_queue_depth"))
+            for connection in connections:
+                connection.close()
+        check("clients that went away cost no work", until(lambda: sample(daemon, 'hwgqd_requests_total{model="color",code="499"}') == 5),
+              daemon.get("/metrics").body)
+        check("no image of theirs ran", daemon.get("/stats").json["models"]["color"]["images"] == 0)
 
 
 def gone_while_running():
     """Someone who leaves while his images run does not get the rest of them classified."""
     with Daemon(BUILD, FOLDER, *SLOW) as daemon:
-        body, content_type = slow_form(daemon, 10)
-        with daemon.connect() as connection:
-            connection.sendall(("POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n" %
-                                (content_type, len(body))).encode() + body)
-            check("the worker is busy", until(lambda: sample(daemon, "hwgqd_workers_busy") == 1, 30))
-        check("it is counted as gone", until(lambda: sample(daemon, 'hwgqd_requests_total{model="slow",code="499"}') == 1, 30))
-        images = daemon.get("/stats").json["models"]["slow"]["images"] - PROBE
-        check("most of its images did not run", images < body.count(b"\xff\xd8\xff") * 0.8, images)
+        with Busy(daemon):
+            check("images run", until(lambda: sample(daemon, 'hwgqd_images_total{model="slow"}') > 0 or
+                                      sample(daemon, "hwgqd_workers_busy") == 1))
+        check("it is counted as gone", until(lambda: sample(daemon, 'hwgqd_requests_total{model="slow",code="499"}') == 1))
+        images = daemon.get("/stats").json["models"]["slow"]["images"]
+        check("most of its images did not run", images < 4096 * 0.8, images)
         check("the next one is served", daemon.post("/classify", JPEG).status == 200)
 
 
@@ -75,7 +64,7 @@ def lazy_reader(daemon, images=3000):
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
-    connection.settimeout(60)
+    connection.settimeout(PATIENCE)
     connection.connect(("127.0.0.1", daemon.port))
     connection.sendall(("POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n" %
                         (content_type, len(body))).encode() + body)
@@ -84,24 +73,28 @@ def lazy_reader(daemon, images=3000):
 
 def unread_replies():
     """A client that does not take its reply loses the connection, and holds neither memory nor the end of the daemon."""
-    flags = (*BOTH, "--max-images", "4000", "--request-timeout-ms", "1500", "--idle-timeout-ms", "600000")
+    flags = (*BOTH, "--max-images", "4000")
+    answered = 'hwgqd_requests_total{model="color",code="200"}'
+    with Daemon(BUILD, FOLDER, *flags, "--request-timeout-ms", "2000") as daemon:
+        # The deadline is that of the upload, too, for which a busy machine may need longer: then once more.
+        def waits_for_its_client():
+            with lazy_reader(daemon) as lazy:
+                settled(daemon)
+                return sample(daemon, answered) == 1 and not read_all(lazy).endswith(b"}}\n")
+        check("the reply is cut at the deadline", until(waits_for_its_client))
+    check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
     with Daemon(BUILD, FOLDER, *flags, "--max-body-bytes", "700000", "--max-buffered-bytes", "700000") as daemon:
-        with lazy_reader(daemon) as lazy:
-            check("it waits for its client", until(lambda: sample(daemon, 'hwgqd_requests_total{model="color",code="200"}') == 1))
-            check("until the deadline", until(lambda: sample(daemon, "hwgqd_requests_in_flight") == 0, 20))
-            lazy.settimeout(5)
-            check("the reply was cut", not read_all(lazy).endswith(b"}}\n"))
         with lazy_reader(daemon):
-            check("the second one waits", until(lambda: sample(daemon, 'hwgqd_requests_total{model="color",code="200"}') == 2))
+            check("it waits for its client", until(lambda: sample(daemon, answered) == 1))
             body, content_type = form([("image", b"no image")] * 4000)
             error("replies count as bodies do", daemon.post("/classify", body, content_type), 503, "overloaded")
-        check("the memory is given back", until(lambda: daemon.post("/classify", body, content_type).status == 200, 20))
+        check("the memory is given back", until(lambda: daemon.post("/classify", body, content_type).status == 200))
     check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
-    with Daemon(BUILD, FOLDER, *flags) as daemon:
+    with Daemon(BUILD, FOLDER, *flags, "--request-timeout-ms", "3000") as daemon:
         with lazy_reader(daemon):
-            check("it waits again", until(lambda: sample(daemon, 'hwgqd_requests_total{model="color",code="200"}') == 1))
+            until(lambda: sample(daemon, "hwgqd_requests_in_flight") == 1 and sample(daemon, answered) == 1, 3)
             daemon.signal(signal.SIGTERM)
-            check("a client that does not read does not hold the drain", daemon.wait(25) == 0, daemon.log()[-2000:])
+            check("a client that does not read does not hold the drain", daemon.wait() == 0, daemon.log()[-2000:])
 
 
 def counts_agree():
@@ -125,8 +118,7 @@ def counts_agree():
                     seen.append(("", daemon.post("/classify?model=none", JPEG).status, 0))
             return seen
         seen = [event for events in in_threads(8, client) for event in events]
-        # A client has its reply a moment before the server has counted the request as finished.
-        check("nothing in flight", until(lambda: sample(daemon, "hwgqd_requests_in_flight") == 0))
+        check("nothing in flight", settled(daemon))
         stats, samples = daemon.get("/stats").json, metrics(daemon.get("/metrics").body.decode())
         recent = daemon.get("/stats?window=60").json
         for model in ("color", "gray"):

@@ -135,6 +135,7 @@ def versions():
             shutil.copy(GRAY, os.path.join(folder, "net", "%d.hwgq" % version))
         check("four versions are kept", reloaded(daemon, HUP) and listed(daemon, admin)["net"]["versions"] == ["8", "7", "6", "4"],
               listed(daemon, admin)["net"])
+        settled(daemon)
         check("and counted as one network", daemon.get("/stats").json["models"]["net"]["requests"]["ok"] == 4,
               daemon.get("/stats").json["models"]["net"])
     check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])

@@ -5,7 +5,6 @@ import os
 import pty
 import re
 import shutil
-import socket
 
 from harness import *
 
@@ -66,10 +65,9 @@ def configuration_file():
         check("a folder of networks, relative to the configuration file",
               [(m["name"], m["default"]) for m in listed] == [("a", False), ("b", True)], listed)
         check("workers from the file", daemon.get("/stats").json["workers"] == 1)
-        check("--health of a living daemon", run(HWGQD, "--config", path, "--listen", "127.0.0.1:%d" % daemon.port,
-                                                 "--health").returncode == 0)
-        check("--health by port file", run(HWGQD, "--listen", "127.0.0.1:0", "--port-file", daemon.port_file,
-                                           "--health").returncode == 0)
+        for what, flags in (("of a living daemon", ("--config", path, "--listen", "127.0.0.1:%d" % daemon.port)),
+                            ("by port file", ("--listen", "127.0.0.1:0", "--port-file", daemon.port_file))):
+            check("--health " + what, until(lambda flags=flags: run(HWGQD, *flags, "--health").returncode == 0))
         result = run(HWGQD, *BOTH, "--listen", "127.0.0.1:%d" % daemon.port)
         check("a port in use is refused", result.returncode == 1 and "cannot listen" in result.stderr, result)
         port = daemon.port
@@ -177,9 +175,7 @@ def endpoints():
 
 def loading():
     """What the daemon says before its networks are there. Many wide networks give the time to ask."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     models = [argument for i in range(3) for argument in ("--models", "m%d=%s" % (i, fixture("slow.hwgq")))]
     with Daemon(BUILD, FOLDER, *models, "--listen", "127.0.0.1:%d" % port, wait=False) as daemon:
         daemon.port = port
@@ -194,7 +190,7 @@ def loading():
             if answers[-1].status == 503:
                 seen.append(answers)
             return answers[-1].status == 200
-        check("ready in the end", until(ask, 60))
+        check("ready in the end", until(ask))
         if not seen:
             skip("the networks were loaded before anyone could ask")
         for answers in seen[:1]:

@@ -352,7 +352,7 @@ def statistics():
         for thread in threads:
             thread.join()
         images = sum(1 + (i + k) % 3 for i in range(4) for k in range(4))
-        time.sleep(0.05)
+        check("nothing in flight", settled(daemon))
         everything = daemon.get("/v2/models/stats").json["model_stats"]
         check("of all networks", [m["name"] for m in everything] == ["color", "gray"])
         for path in ("/v2/models/color/stats", "/v2/models/color/versions/1/stats"):
@@ -391,26 +391,14 @@ def repository():
 
 def overload():
     """The refusals that come from the server's state have the protocol's form too."""
-    slow = ("--models", "slow=" + fixture("slow.hwgq"), "--workers", "1", "--max-images", "4000", "--queue-capacity", "1")
-    with Daemon(BUILD, FOLDER, *slow, "--queue-deadline-ms", "60000") as daemon:
-        path = "/v2/models/slow/infer"
-        each = max(files(daemon, [JPEG] * 10, path).status and
-                   daemon.get("/stats").json["models"]["slow"]["latency_ms"]["inference"]["mean"], 0.02)
-        count = min(1500, max(2, int(1500 / each)))
-        replies = [None] * 6
-
-        def client(i):
-            replies[i] = files(daemon, [JPEG] * count, path, outputs=[{"name": "class"}])
-        threads = [threading.Thread(target=client, args=(i,)) for i in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        full = [r for r in replies if r.status == 503]
-        check("some are served, some are refused", full and {r.status for r in replies} == {200, 503}, [r.status for r in replies])
-        for reply in full[:1]:
+    with Daemon(BUILD, FOLDER, *SLOW, "--queue-capacity", "1") as daemon:
+        with Busy(daemon):
+            patient = Later(lambda: files(daemon, [JPEG]))
+            check("one waits", waiting(daemon, 1))
+            reply = files(daemon, [JPEG])
             refused("a full queue", reply, 503, "waiting already")
             check("Retry-After", int(reply.headers["Retry-After"]) >= 1)
+        check("who waited is served", patient.result().status == 200)
     check("exit code", daemon.exit_code == 0, daemon.log()[-2000:])
 
 

@@ -69,7 +69,7 @@ static void *serve(void *argument) {
 
 /* The port, once the daemon serves. */
 static int wait_for_port(const char *path) {
-  for (int tries = 0; tries < 3000; tries++) {
+  for (int tries = 0; tries < 12000; tries++) {
     FILE *stream = fopen(path, "r");
     int number = 0;
     if (stream) {

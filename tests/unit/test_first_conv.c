@@ -112,7 +112,7 @@ static int32_t naive(const struct hwgq_iconv_job *job, bool bytes, size_t x, siz
 }
 
 static void check_kernel(const struct hwgq_iconv_form *form, struct support_random *random) {
-  for (int round = 0; round < 300; round++) {
+  for (int round = 0; round < support_rounds(300); round++) {
     struct fixture f;
     random_job(random, form->bytes, &f);
     form->iconv(&f.job);
@@ -365,7 +365,7 @@ static void check_layer(const struct shape *s, const struct hwgq_preprocess *pre
 START_TEST(exact_layers) {
   struct support_random random = {100 + (uint64_t)_i};
   struct hwgq_preprocess preprocess;
-  for (int round = 0; round < 150; round++) {
+  for (int round = 0; round < support_rounds(150); round++) {
     const struct shape s = random_shape(&random);
     whole_preprocess(&preprocess, &s, &random);
     check_layer(&s, &preprocess, true, 16, &random);
@@ -376,7 +376,7 @@ END_TEST
 START_TEST(layers) {
   struct support_random random = {200 + (uint64_t)_i};
   struct hwgq_preprocess preprocess;
-  for (int round = 0; round < 150; round++) {
+  for (int round = 0; round < support_rounds(150); round++) {
     const struct shape s = random_shape(&random);
     any_preprocess(&preprocess, &s, &random);
     check_layer(&s, &preprocess, false, round % 2 ? 8 : 16, &random);
@@ -401,7 +401,7 @@ START_TEST(ranges_of_rows) {
   struct support_random random = {300};
   struct hwgq_preprocess preprocess;
   struct hwgq_error error;
-  for (int round = 0; round < 60; round++) {
+  for (int round = 0; round < support_rounds(60); round++) {
     const struct shape s = round == 0 ? known_shapes[5] : random_shape(&random);
     any_preprocess(&preprocess, &s, &random);
     struct hwgq_network *network = layer_network(&s, &random);

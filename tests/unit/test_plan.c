@@ -323,8 +323,9 @@ END_TEST
 
 int main(void) {
   Suite *suite = suite_create("plan");
-  TCase *tests = tcase_create("plan");
+  TCase *tests = tcase_create("alone"), *several = tcase_create("threads");
   tcase_set_timeout(tests, 300);
+  tcase_set_timeout(several, 300);
   tcase_add_test(tests, random_networks);
   tcase_add_loop_test(tests, packed_operations, 0, 7);
   tcase_add_loop_test(tests, pooled_groups, 0, 7);
@@ -333,11 +334,12 @@ int main(void) {
   tcase_add_test(tests, pixels);
   tcase_add_test(tests, kernel_sets);
   tcase_add_test(tests, descriptions);
-  tcase_add_test(tests, threads);
+  tcase_add_test(several, threads);
   tcase_add_test(tests, large_pool);
   tcase_add_test(tests, large_groups);
   tcase_add_test(tests, too_large);
   suite_add_tcase(suite, tests);
+  suite_add_tcase(suite, several);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
   const int failed = srunner_ntests_failed(runner);

@@ -183,7 +183,7 @@ START_TEST(tiles) {
     return;
   }
   struct support_random random = {77};
-  for (int round = 0; round < 150; round++) {
+  for (int round = 0; round < support_rounds(150); round++) {
     struct fixture f;
     random_fixture(&random, &set->sliced, round % 10 == 0, &f);
     f.kernels->sum(&f.job);

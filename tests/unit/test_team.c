@@ -92,7 +92,7 @@ static void check_units(const struct subject *subject, struct support_random *ra
 typedef void check_subject(const struct subject *subject, struct support_random *random);
 
 static void on_random_networks(int count, check_subject *check) {
-  for (unsigned seed = 0; seed < (unsigned)count; seed++) {
+  for (unsigned seed = 0; seed < (unsigned)support_rounds(count); seed++) {
     struct support_random random = {seed};
     struct hwgq_model *model = support_random_model(&random);
     struct subject subject = subject_of(model->network, &model->preprocess, forms[seed % FORMS]);
@@ -116,8 +116,8 @@ static void on_network(int index, check_subject *check) {
                                &network, &error) == HWGQ_OK,
                 "%s", error.message);
   ck_assert_msg(networks_randomize(network, &entry->preprocess, 5, 2, &error) == HWGQ_OK, "%s", error.message);
-  for (int k = 0; k < FORMS; k++) {
-    struct subject subject = subject_of(network, &entry->preprocess, forms[k]);
+  for (int k = 0; k < support_rounds(FORMS); k++) {
+    struct subject subject = subject_of(network, &entry->preprocess, forms[(index + k) % FORMS]);
     check(&subject, &random);
     release(&subject);
   }
@@ -258,17 +258,19 @@ END_TEST
 
 int main(void) {
   Suite *suite = suite_create("team");
-  TCase *tests = tcase_create("team");
+  TCase *tests = tcase_create("alone"), *threads = tcase_create("threads");
   int networks = 0;
   while (networks_names()[networks]) networks++;
   tcase_set_timeout(tests, 300);
+  tcase_set_timeout(threads, 300);
   tcase_add_test(tests, units_of_random_networks);
   tcase_add_loop_test(tests, units_of_networks, 0, networks);
-  tcase_add_loop_test(tests, teams_on_random_networks, 1, HELPERS + 1);
-  tcase_add_loop_test(tests, teams_on_networks, 0, networks);
+  tcase_add_loop_test(threads, teams_on_random_networks, 1, HELPERS + 1);
+  tcase_add_loop_test(threads, teams_on_networks, 0, networks);
   tcase_add_test(tests, idle_team);
   tcase_add_test(tests, leader_alone);
   suite_add_tcase(suite, tests);
+  suite_add_tcase(suite, threads);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
   const int failed = srunner_ntests_failed(runner);

@@ -9,9 +9,10 @@ import sys
 import tarfile
 import tempfile
 import threading
+import time
 
 sys.path.insert(0, "tests/http")
-from daemon import Daemon
+from daemon import PATIENCE, Daemon
 
 BUILD = sys.argv[1]
 SANITIZED = any(name in BUILD for name in ("asan", "tsan"))  # slow builds see fewer images
@@ -84,7 +85,7 @@ def test_daemon(name, limit):
         differences = []
         with Daemon(BUILD, folder, "--models", model(name), "--log-level", "warning") as daemon:
             def send(part):
-                client = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=60)
+                client = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE)
                 for key, data in part:
                     client.request("POST", "/classify?top_k=1", data, {"Content-Type": "image/jpeg"})
                     best = json.loads(client.getresponse().read())["predictions"][0]
@@ -95,7 +96,12 @@ def test_daemon(name, limit):
                 thread.start()
             for thread in threads:
                 thread.join()
-            metrics = daemon.get("/metrics").body.decode()
+            # a client has its reply a moment before the server has counted the request as finished
+            for _ in range(600):
+                metrics = daemon.get("/metrics").body.decode()
+                if "\nhwgqd_requests_in_flight 0\n" in metrics:
+                    break
+                time.sleep(0.1)
         check("%s: %d images through the daemon as `hwgq eval` says" % (name, len(images)),
               len(images) == limit and not differences, differences[:3])
         counted = 'hwgqd_images_total{model="%s"} %d\n' % (name, len(images)) in metrics
