@@ -50,7 +50,8 @@ def write(folder, debian, architecture):
             "pkg:deb/debian/%s@%s?arch=%s&distro=debian-12" % (package["name"], urllib.parse.quote(package["version"], safe=""),
                                                                package["architecture"]),
             sourceInfo="built from the Debian source package %s %s" % (package["source"], package["source_version"]),
-            licenseComments="/usr/share/doc/%s/copyright in the image" % package["name"], primaryPackagePurpose="LIBRARY",
+            licenseComments="/usr/share/doc/%s/copyright in the image" % package["name"],
+            primaryPackagePurpose="LIBRARY" if any(".so" in path for path in package["files"]) else "OTHER",
             **({"homepage": package["homepage"]} if package["homepage"] else {})))
     ids = {package["name"]: package["SPDXID"] for package in packages}
     relations = [("SPDXRef-DOCUMENT", "DESCRIBES", ids["hwgqd"])]

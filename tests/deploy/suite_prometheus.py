@@ -4,19 +4,13 @@ import json
 import os
 import re
 import subprocess
-import urllib.parse
-import urllib.request
 
+import dashboard
 from deploy import BUILD, CIFAR10, FOLDER, JPEG, ROOT, Load, check, free_ports, run_groups, skip, tool, wait_for
 from daemon import Daemon, form
+from prometheus import CONFIG, PROMETHEUS, Prometheus, read
 
-PROMETHEUS, PROMTOOL = tool("prometheus"), tool("promtool")
-CONFIG = os.path.join(ROOT, "config")
-
-
-def read(path):
-    with open(os.path.join(CONFIG, path)) as stream:
-        return stream.read()
+PROMTOOL = tool("promtool")
 
 
 def promtool(*arguments):
@@ -45,56 +39,6 @@ def rules():
         stream.write(source.read())
     result = promtool("test", "rules", os.path.join(FOLDER, "tests/deploy/rules_test.yml"))
     check("and find a wrong one", result.returncode != 0 and "HwgqdQueueFilling" in result.stdout + result.stderr, result)
-
-
-class Prometheus:
-    def __init__(self, daemon):
-        folder = os.path.join(FOLDER, "prometheus")
-        os.makedirs(os.path.join(folder, "prometheus"))
-        self.port = free_ports(1)[0]
-        config = re.sub(r"(scrape|evaluation)_interval: \d+s", r"\1_interval: 500ms", read("prometheus.yml"))
-        assert config.count("500ms") == 2 and "hwgqd:8080" in config
-        with open(os.path.join(folder, "prometheus.yml"), "w") as stream:
-            stream.write(config.replace("hwgqd:8080", "127.0.0.1:%d" % daemon.port))
-        for name in ("records.yml", "alerts.yml"):
-            with open(os.path.join(folder, "prometheus", name), "w") as stream:
-                # Not the 15 minutes that starts are counted over: four starts may take longer than 15 seconds on a busy machine.
-                stream.write(re.sub(r"(\[|for: )(\d+)m\b(?<!15m)", r"\1\2s", read("prometheus/" + name)))
-        self.log = open(os.path.join(folder, "log"), "w+")
-        self.process = subprocess.Popen(
-            [PROMETHEUS, "--config.file=" + os.path.join(folder, "prometheus.yml"), "--storage.tsdb.path=" + os.path.join(folder, "data"),
-             "--web.listen-address=127.0.0.1:%d" % self.port], stdout=self.log, stderr=self.log)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait(30)
-        self.log.close()
-
-    def scrapes(self):
-        return wait_for(30, lambda: self.process.poll() is not None or self.query('up{job="hwgqd"} == 1')) and self.process.poll() is None
-
-    def tail(self):
-        self.log.seek(0)
-        return self.log.read()[-2000:]
-
-    def api(self, path, **parameters):
-        url = "http://127.0.0.1:%d/api/v1/%s?%s" % (self.port, path, urllib.parse.urlencode(parameters))
-        try:
-            with urllib.request.urlopen(url, timeout=20) as reply:
-                return json.load(reply)["data"]
-        except urllib.error.HTTPError as error:
-            return {"error": error.read().decode()}
-        except OSError:
-            return {}
-
-    def query(self, query):
-        return self.api("query", query=query).get("result", [])
-
-    def firing(self):
-        return {alert["labels"]["alertname"] for alert in self.api("alerts").get("alerts", []) if alert["state"] == "firing"}
 
 
 def dashboard_queries():
@@ -172,6 +116,9 @@ def overload():
                 values = {sample["metric"].get(label) for sample in prometheus.query(series)}
                 check("dashboard: variable %s" % label, values and None not in values, (variable, values))
             print("%d queries of the dashboard" % (len(queries) + len(variables)))
+            drawn = dashboard.Dashboard(read("grafana/hwgqd.json"), prometheus, 10)
+            svg = drawn.svg()
+            check("every panel can be drawn", svg.count("</text>") > 100 and not drawn.empty and "nan" not in svg, drawn.empty)
         firing = wait_for(30, lambda: not prometheus.firing())
         check("alerts resolve afterwards", firing, prometheus.firing())
         values = prometheus.query("instance:hwgqd_queue:fullness")
