@@ -1,16 +1,18 @@
 /* A load generator: POST /classify to a daemon on this machine.
  *
  *   bench_http PORT RATE SECONDS CONNECTIONS IMAGE...
+ *   bench_http PORT ~RATE SECONDS CONNECTIONS IMAGE...
  *
  * It is an open loop: request k is due at start + k / RATE whatever became of the ones before, and its latency counts from
  * then, also when it had to wait for a free connection (no coordinated omission). RATE 0 is a closed loop: every connection
- * sends as soon as it has its answer, which finds the capacity. One thread; connections are kept. Prints one line of
- * NAME=VALUE; times in ms. */
+ * sends as soon as it has its answer, which finds the capacity. ~RATE: requests come at random, that many a second on average
+ * (a Poisson process, the same in every run). One thread; connections are kept. Prints one line of NAME=VALUE; times in ms. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <netinet/tcp.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,8 +87,9 @@ struct samples {
 
 struct load {
   int port, epoll, timer;
-  double rate; /* per second; 0: closed loop */
-  uint64_t start, end;
+  double rate;                                 /* per second; 0: closed loop */
+  bool random;                                 /* gaps between requests are exponentially distributed */
+  uint64_t start, end, random_state, next_due; /* the last two of random ones */
   struct bytes *requests;
   int request_count;
   uint64_t sent, late, lost; /* late: had to wait for a connection; lost: the connection broke */
@@ -121,8 +124,19 @@ static void open_connection(struct load *load, struct connection *connection) {
   load->idle = connection;
 }
 
-static uint64_t due_of(const struct load *load, uint64_t number) {
-  return load->start + (uint64_t)((double)number * 1e9 / load->rate);
+/* When the next request is due. */
+static uint64_t due(const struct load *load) {
+  return load->random ? load->next_due : load->start + (uint64_t)((double)load->sent * 1e9 / load->rate);
+}
+
+/* A gap between two events of a Poisson process, nanoseconds; xorshift64* by Marsaglia and Vigna. */
+static uint64_t random_gap(struct load *load) {
+  uint64_t x = load->random_state;
+  x ^= x >> 12;
+  x ^= x << 25;
+  x ^= x >> 27;
+  load->random_state = x;
+  return (uint64_t)(-log(((double)(x * 0x2545F4914F6CDD1Du >> 11) + 1) * 0x1p-53) * 1e9 / load->rate);
 }
 
 static void send_request(struct load *load, uint64_t due) {
@@ -141,10 +155,11 @@ static void send_request(struct load *load, uint64_t due) {
 /* Sends what is due and can be sent. */
 static void send_due(struct load *load, uint64_t now) {
   while (load->idle && now < load->end) {
-    uint64_t due = load->rate > 0 ? due_of(load, load->sent) : now;
-    if (due > now || due >= load->end) return;
-    if (now - due > 1000000) load->late++;
-    send_request(load, due);
+    uint64_t then = load->rate > 0 ? due(load) : now;
+    if (then > now || then >= load->end) return;
+    if (now - then > 1000000) load->late++;
+    if (load->random) load->next_due += random_gap(load);
+    send_request(load, then);
   }
 }
 
@@ -189,18 +204,20 @@ static void receive(struct load *load, struct connection *connection) {
   if (length && connection->received >= length) finish(load, connection, now_ns());
 }
 
-/* Wakes at each time that is due, a moment after it. */
-static void start_timer(struct load *load) {
-  const uint64_t second = UINT64_C(1000000000), first = load->start + 2000;
-  const uint64_t interval = load->rate > 0 ? (uint64_t)(1e9 / load->rate) : 1000000;
+/* Wakes at each time that is due, a moment after it; at random ones, once a time. */
+static void set_timer(struct load *load) {
+  const uint64_t second = UINT64_C(1000000000), first = (load->random ? load->next_due : load->start) + 2000;
+  const uint64_t interval = load->random ? 0 : load->rate > 0 ? (uint64_t)(1e9 / load->rate) : 1000000;
   const struct itimerspec timer = {.it_interval = {.tv_sec = (time_t)(interval / second), .tv_nsec = (long)(interval % second)},
                                    .it_value = {.tv_sec = (time_t)(first / second), .tv_nsec = (long)(first % second)}};
+  if (timerfd_settime(load->timer, TFD_TIMER_ABSTIME, &timer, NULL)) stop("timer");
+}
+
+static void start_timer(struct load *load) {
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
   load->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-  if (load->timer < 0 || timerfd_settime(load->timer, TFD_TIMER_ABSTIME, &timer, NULL) ||
-      epoll_ctl(load->epoll, EPOLL_CTL_ADD, load->timer, &event)) {
-    stop("timer");
-  }
+  if (load->timer < 0 || epoll_ctl(load->epoll, EPOLL_CTL_ADD, load->timer, &event)) stop("timer");
+  set_timer(load);
 }
 
 static void run_loop(struct load *load) {
@@ -217,6 +234,7 @@ static void run_loop(struct load *load) {
     }
     now = now_ns();
     send_due(load, now);
+    if (load->random) set_timer(load);
   }
 }
 
@@ -245,8 +263,10 @@ static void print(struct load *load, double seconds, double cpu) {
       quantile_ms(&load->refused, 1), cpu);
 }
 
-static int run_load(int port, double rate, double seconds, int connections, const struct bytes *files, int file_count) {
-  struct load load = {.port = port, .rate = rate, .connection_count = connections, .request_count = file_count};
+static int run_load(int port, const char *rate, double seconds, int connections, const struct bytes *files, int file_count) {
+  struct load load = {.port = port, .random = *rate == '~', .connection_count = connections, .request_count = file_count};
+  load.rate = atof(rate + load.random);
+  load.random_state = 88172645463325252u; /* any but 0 */
   load.requests = need(calloc((size_t)file_count, sizeof *load.requests));
   for (int i = 0; i < file_count; i++) {
     char *text = need(malloc(files[i].length + 200));
@@ -261,7 +281,7 @@ static int run_load(int port, double rate, double seconds, int connections, cons
   if (load.epoll < 0) stop("epoll");
   for (int i = 0; i < connections; i++) open_connection(&load, &load.connections[i]);
   double cpu = cpu_seconds();
-  load.start = now_ns() + 1000000;
+  load.start = load.next_due = now_ns() + 1000000;
   start_timer(&load);
   load.end = load.start + (uint64_t)(seconds * 1e9);
   run_loop(&load);
@@ -271,8 +291,8 @@ static int run_load(int port, double rate, double seconds, int connections, cons
 
 int main(int argc, char **argv) {
   if (argc >= 6) {
-    return run_load(atoi(argv[1]), atof(argv[2]), atof(argv[3]), atoi(argv[4]), read_files(argv + 5, argc - 5), argc - 5);
+    return run_load(atoi(argv[1]), argv[2], atof(argv[3]), atoi(argv[4]), read_files(argv + 5, argc - 5), argc - 5);
   }
-  fprintf(stderr, "usage: bench_http PORT RATE SECONDS CONNECTIONS IMAGE...\n");
+  fprintf(stderr, "usage: bench_http PORT [~]RATE SECONDS CONNECTIONS IMAGE...\n");
   return 2;
 }
