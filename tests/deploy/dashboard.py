@@ -117,7 +117,7 @@ class Dashboard:
             below = {**below, **dict(points)} if stacked else {}
         top = max(v for _, points, _ in shown for _, v in points) or 1
         tick = 1024 ** math.floor(math.log(max(top, 1), 1024)) if unit == "bytes" else 10 ** math.floor(math.log10(top))
-        tick *= 10 ** math.floor(math.log10(top / tick))
+        tick = 60 if unit == "s" and top >= 120 else tick * 10 ** math.floor(math.log10(top / tick))
         tick *= next(m for m in (0.2, 0.5, 1, 2) if top / (tick * m) <= 5.5)
         left, plot = 58, h - 42
         x0, width, limit = x + left, w - left - 6, max(top * 1.05, tick)
