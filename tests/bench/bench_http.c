@@ -254,7 +254,7 @@ static void print(struct load *load, double seconds, double cpu) {
   qsort(load->refused.values, load->refused.count, sizeof *load->refused.values, ascending);
   printf(
       "offered=%.0f accepted=%.0f refused=%.0f ok=%zu full=%zu other=%llu lost=%llu unanswered=%llu late=%llu "
-      "p50=%.3f p90=%.3f p99=%.3f p999=%.3f max=%.3f refused_p50=%.3f refused_p99=%.3f refused_max=%.3f generator_cpu=%.2f\n",
+      "p50=%.3f p90=%.3f p99=%.3f p999=%.3f max=%.3f refused_p50=%.3f refused_p99=%.3f refused_max=%.3f generator_cpu=%.4f\n",
       (double)load->sent / seconds, (double)load->accepted.count / seconds, (double)load->refused.count / seconds,
       load->accepted.count, load->refused.count, (unsigned long long)load->other, (unsigned long long)load->lost,
       (unsigned long long)load->in_flight, (unsigned long long)load->late, quantile_ms(&load->accepted, 0.5),

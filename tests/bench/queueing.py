@@ -36,8 +36,8 @@ def formula(services, rate, workers, overhead=0.0):
 
 
 class Simulation:
-    """Times in seconds. services: of workers, drawn at random; io: of the I/O thread per request, half before and half after;
-    overhead: what a request takes beside, without a core; client: of a load generator's core, if that runs on the same machine."""
+    """Times in seconds. services: of workers; io: of the I/O thread per request, half before and half after; overhead: what a
+    request takes beside, without a core; client: of a load generator's core, if that runs on the same machine."""
 
     def __init__(self, services, workers, cores, io=0.0, overhead=0.0, client=0.0, queue=256, seed=1):
         self.services, self.workers, self.cores, self.queue = services, workers, cores, queue
@@ -45,18 +45,22 @@ class Simulation:
         self.random = random.Random(seed)
 
     def run(self, rate, count=20000):
-        """(latencies in rising order, share that was refused) of so many requests."""
+        """(latencies in rising order, share that was refused) of so many requests at random times, the first tenth not counted."""
+        requests, now = [], 0.0
+        for _ in range(count):
+            now += self.random.expovariate(rate)
+            requests.append((now, self.random.choice(self.services)))
+        return self.replay(requests, count // 10)
+
+    def replay(self, requests, warm=0):
+        """The same of requests that are given: (when, a worker's time)."""
         # Stations in the order of a request: client, I/O thread, workers, I/O thread, client. 'io' and 'client' serve one at a time.
         limits = {"client": 1, "io": 1, "worker": self.workers}
         steps = ["client", "io", "worker", "io", "client"]
         waiting = {name: [] for name in limits}  # heaps: who came first
         active = []  # [work left, station, request, step]
-        latencies, refused, now, order = [], 0, 0.0, 0
-        arrivals, arrived, due = [0.0] * count, 0, self.random.expovariate(rate)
-        warm = count // 10
-
-        def work(station):
-            return {"client": self.client / 2, "io": self.io / 2}.get(station) if station != "worker" else self.random.choice(self.services)
+        latencies, refused, now, order, arrived = [], 0, 0.0, 0, 0
+        shares = {"client": self.client / 2, "io": self.io / 2}
 
         def enter(request, step):
             nonlocal order, refused
@@ -70,13 +74,13 @@ class Simulation:
         def start(station):
             while waiting[station] and sum(job[1] == station for job in active) < limits[station]:
                 _, request, step = heapq.heappop(waiting[station])
-                active.append([work(station), station, request, step])
+                active.append([shares[station] if station in shares else requests[request][1], station, request, step])
 
-        while arrived < count or active:
+        while arrived < len(requests) or active:
             speed = min(1.0, self.cores / len(active)) if active else 1.0
             first = min(active, key=lambda job: job[0]) if active else None
             done = now + first[0] / speed if first else math.inf
-            next_arrival = due if arrived < count else math.inf
+            next_arrival = requests[arrived][0] if arrived < len(requests) else math.inf
             then = min(done, next_arrival)
             for job in active:
                 job[0] -= (then - now) * speed
@@ -87,14 +91,12 @@ class Simulation:
                 if step + 1 < len(steps):
                     enter(request, step + 1)
                 elif request >= warm:
-                    latencies.append(now - arrivals[request] + self.overhead)
+                    latencies.append(now - requests[request][0] + self.overhead)
                 start(station)
             else:
-                arrivals[arrived] = now
                 enter(arrived, 0)
                 arrived += 1
-                due += self.random.expovariate(rate)
-        return sorted(latencies), refused / count
+        return sorted(latencies), refused / len(requests)
 
     def capacity(self):
         """Requests per second that the busiest part can do."""
@@ -107,7 +109,7 @@ class Simulation:
         low, high = 0.0, self.capacity()
         for _ in range(9):
             middle = (low + high) / 2
-            latencies, refused = self.run(middle)
+            latencies, refused = self.run(middle, 6000)
             low, high = (middle, high) if not refused and quantile(latencies, 0.99) <= p99 else (low, middle)
         return low
 
