@@ -1,4 +1,4 @@
-"""Makes config/grafana/dashboard.png: three minutes of a real daemon under changing load, scraped by a real Prometheus, in the
+"""Makes docs/dashboard.png: three minutes of a real daemon under changing load, scraped by a real Prometheus, in the
 dashboard's panels as dashboard.py draws them. Needs chromium for the PNG and pngquant to make it small; without
 chromium the SVG stays. Minutes in alerts are seconds.
     usage: python3 -B tests/deploy/dashboard_picture.py BUILD_DIR EMPTY_FOLDER [PICTURE.png]"""
@@ -13,7 +13,7 @@ from deploy import BUILD, CIFAR10, FOLDER, JPEG, ROOT, Load, free_ports
 from daemon import Daemon, form
 from prometheus import PROMETHEUS, Prometheus, read
 
-PICTURE = sys.argv[3] if len(sys.argv) > 3 else os.path.join(ROOT, "config/grafana/dashboard.png")
+PICTURE = sys.argv[3] if len(sys.argv) > 3 else os.path.join(ROOT, "docs/dashboard.png")
 FASHION = "/v1/models/fashion-mnist/classify"
 
 
