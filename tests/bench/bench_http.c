@@ -1,30 +1,35 @@
 /* A load generator: POST /classify to a daemon on this machine.
  *
  *   bench_http PORT RATE SECONDS CONNECTIONS IMAGE...
- *   bench_http PORT ~RATE SECONDS CONNECTIONS IMAGE...
+ *   bench_http PORT ~RATE SECONDS CONNECTIONS IMAGE...     at random, RATE a second on average (a Poisson process)
  *
  * It is an open loop: request k is due at start + k / RATE whatever became of the ones before, and its latency counts from
  * then, also when it had to wait for a free connection (no coordinated omission). RATE 0 is a closed loop: every connection
- * sends as soon as it has its answer, which finds the capacity. ~RATE: requests come at random, that many a second on average
- * (a Poisson process, the same in every run). One thread; connections are kept. Prints one line of NAME=VALUE; times in ms. */
+ * sends as soon as it has its answer, which finds the capacity. One thread; connections are kept.
+ *
+ * It runs beside the daemon, so it must neither wait behind the daemon's threads nor take more of the cores than it needs: it
+ * raises its own priority where it may (root), and where no microsecond counts, in a closed loop and from GATHER_RATE on, it
+ * looks at its sockets once in GATHER_US only, which latencies then include.
+ *
+ * Prints one line of NAME=VALUE; times in ms. generator_cpu: cores that it took; generator_us: of them for each answer; late:
+ * requests that left more than 1 ms after they were due, for want of a connection or of a core. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <netinet/tcp.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { REPLY_BYTES = 16 << 10, EVENTS = 256, PATIENCE_S = 10 };
+enum { REPLY_BYTES = 16 << 10, EVENTS = 256, PATIENCE_S = 10, PRIORITY = -10, GATHER_RATE = 10000, GATHER_US = 100 };
 
 struct bytes {
   uint8_t *data;
@@ -85,11 +90,16 @@ struct samples {
   size_t count, capacity;
 };
 
+/* A Poisson process, the same in every run: when request `number` is due, and the state of the random numbers. */
+struct arrivals {
+  uint64_t number, due, state;
+};
+
 struct load {
-  int port, epoll, timer;
-  double rate;                                 /* per second; 0: closed loop */
-  bool random;                                 /* gaps between requests are exponentially distributed */
-  uint64_t start, end, random_state, next_due; /* the last two of random ones */
+  int port, epoll;
+  double rate; /* per second; 0: closed loop */
+  uint64_t start, end;
+  struct arrivals *random; /* NULL: requests are due at equal distances */
   struct bytes *requests;
   int request_count;
   uint64_t sent, late, lost; /* late: had to wait for a connection; lost: the connection broke */
@@ -124,19 +134,20 @@ static void open_connection(struct load *load, struct connection *connection) {
   load->idle = connection;
 }
 
-/* When the next request is due. */
-static uint64_t due(const struct load *load) {
-  return load->random ? load->next_due : load->start + (uint64_t)((double)load->sent * 1e9 / load->rate);
+/* A gap between two requests, nanoseconds; xorshift64* by Marsaglia and Vigna. */
+static uint64_t random_gap(struct arrivals *arrivals, double rate) {
+  arrivals->state ^= arrivals->state >> 12;
+  arrivals->state ^= arrivals->state << 25;
+  arrivals->state ^= arrivals->state >> 27;
+  return (uint64_t)(-log(((double)(arrivals->state * 0x2545F4914F6CDD1Du >> 11) + 1) * 0x1p-53) * 1e9 / rate);
 }
 
-/* A gap between two events of a Poisson process, nanoseconds; xorshift64* by Marsaglia and Vigna. */
-static uint64_t random_gap(struct load *load) {
-  uint64_t x = load->random_state;
-  x ^= x >> 12;
-  x ^= x << 25;
-  x ^= x >> 27;
-  load->random_state = x;
-  return (uint64_t)(-log(((double)(x * 0x2545F4914F6CDD1Du >> 11) + 1) * 0x1p-53) * 1e9 / load->rate);
+/* When a request is due; where that is random, numbers may only rise. */
+static uint64_t due_of(const struct load *load, uint64_t number) {
+  struct arrivals *random = load->random;
+  if (!random) return load->start + (uint64_t)((double)number * 1e9 / load->rate);
+  for (; random->number < number; random->number++) random->due += random_gap(random, load->rate);
+  return load->start + random->due;
 }
 
 static void send_request(struct load *load, uint64_t due) {
@@ -155,11 +166,10 @@ static void send_request(struct load *load, uint64_t due) {
 /* Sends what is due and can be sent. */
 static void send_due(struct load *load, uint64_t now) {
   while (load->idle && now < load->end) {
-    uint64_t then = load->rate > 0 ? due(load) : now;
-    if (then > now || then >= load->end) return;
-    if (now - then > 1000000) load->late++;
-    if (load->random) load->next_due += random_gap(load);
-    send_request(load, then);
+    uint64_t due = load->rate > 0 ? due_of(load, load->sent) : now;
+    if (due > now || due >= load->end) return;
+    if (now - due > 1000000) load->late++;
+    send_request(load, due);
   }
 }
 
@@ -204,37 +214,30 @@ static void receive(struct load *load, struct connection *connection) {
   if (length && connection->received >= length) finish(load, connection, now_ns());
 }
 
-/* Wakes at each time that is due, a moment after it; at random ones, once a time. */
-static void set_timer(struct load *load) {
-  const uint64_t second = UINT64_C(1000000000), first = (load->random ? load->next_due : load->start) + 2000;
-  const uint64_t interval = load->random ? 0 : load->rate > 0 ? (uint64_t)(1e9 / load->rate) : 1000000;
-  const struct itimerspec timer = {.it_interval = {.tv_sec = (time_t)(interval / second), .tv_nsec = (long)(interval % second)},
-                                   .it_value = {.tv_sec = (time_t)(first / second), .tv_nsec = (long)(first % second)}};
-  if (timerfd_settime(load->timer, TFD_TIMER_ABSTIME, &timer, NULL)) stop("timer");
-}
-
-static void start_timer(struct load *load) {
-  struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
-  load->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-  if (load->timer < 0 || epoll_ctl(load->epoll, EPOLL_CTL_ADD, load->timer, &event)) stop("timer");
-  set_timer(load);
+/* Waits for an answer, until the next request is due or for 0.1 s. */
+static int wait_for_events(const struct load *load, struct epoll_event *events, uint64_t now) {
+  uint64_t wake = now + 100000000;
+  if (load->rate > 0 && load->idle) {
+    uint64_t due = due_of(load, load->sent);
+    if (due < load->end && due < wake) wake = due;
+  }
+  const struct timespec timeout = {.tv_nsec = wake > now ? (long)(wake - now) : 0};
+  return epoll_pwait2(load->epoll, events, EVENTS, &timeout, NULL);
 }
 
 static void run_loop(struct load *load) {
+  const struct timespec gather = {.tv_nsec = GATHER_US * 1000};
+  const int often = load->rate <= 0 || load->rate >= GATHER_RATE;
   struct epoll_event events[EVENTS];
-  uint64_t ticks, now = now_ns();
+  uint64_t now = now_ns();
   while (now < load->end || (load->in_flight && now < load->end + PATIENCE_S * UINT64_C(1000000000))) {
-    int count = epoll_wait(load->epoll, events, EVENTS, 100);
-    for (int i = 0; i < count; i++) {
-      if (events[i].data.ptr) {
-        receive(load, events[i].data.ptr);
-      } else if (read(load->timer, &ticks, sizeof ticks) < 0 && errno != EAGAIN) {
-        stop("timer");
-      }
-    }
+    int count = wait_for_events(load, events, now);
+    for (int i = 0; i < count; i++) receive(load, events[i].data.ptr);
     now = now_ns();
     send_due(load, now);
-    if (load->random) set_timer(load);
+    if (!often) continue;
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &gather, NULL);
+    now = now_ns();
   }
 }
 
@@ -252,21 +255,23 @@ static double quantile_ms(const struct samples *samples, double quantile) {
 static void print(struct load *load, double seconds, double cpu) {
   qsort(load->accepted.values, load->accepted.count, sizeof *load->accepted.values, ascending);
   qsort(load->refused.values, load->refused.count, sizeof *load->refused.values, ascending);
-  printf(
-      "offered=%.0f accepted=%.0f refused=%.0f ok=%zu full=%zu other=%llu lost=%llu unanswered=%llu late=%llu "
-      "p50=%.3f p90=%.3f p99=%.3f p999=%.3f max=%.3f refused_p50=%.3f refused_p99=%.3f refused_max=%.3f generator_cpu=%.4f\n",
-      (double)load->sent / seconds, (double)load->accepted.count / seconds, (double)load->refused.count / seconds,
-      load->accepted.count, load->refused.count, (unsigned long long)load->other, (unsigned long long)load->lost,
-      (unsigned long long)load->in_flight, (unsigned long long)load->late, quantile_ms(&load->accepted, 0.5),
-      quantile_ms(&load->accepted, 0.9), quantile_ms(&load->accepted, 0.99), quantile_ms(&load->accepted, 0.999),
-      quantile_ms(&load->accepted, 1), quantile_ms(&load->refused, 0.5), quantile_ms(&load->refused, 0.99),
-      quantile_ms(&load->refused, 1), cpu);
+  size_t answers = load->accepted.count + load->refused.count + load->other;
+  printf("offered=%.0f accepted=%.0f refused=%.0f ok=%zu full=%zu other=%llu lost=%llu unanswered=%llu late=%llu "
+         "p50=%.3f p90=%.3f p99=%.3f p999=%.3f max=%.3f refused_p50=%.3f refused_p99=%.3f refused_max=%.3f generator_cpu=%.2f "
+         "generator_us=%.1f\n",
+         (double)load->sent / seconds, (double)load->accepted.count / seconds, (double)load->refused.count / seconds,
+         load->accepted.count, load->refused.count, (unsigned long long)load->other, (unsigned long long)load->lost,
+         (unsigned long long)load->in_flight, (unsigned long long)load->late, quantile_ms(&load->accepted, 0.5),
+         quantile_ms(&load->accepted, 0.9), quantile_ms(&load->accepted, 0.99), quantile_ms(&load->accepted, 0.999),
+         quantile_ms(&load->accepted, 1), quantile_ms(&load->refused, 0.5), quantile_ms(&load->refused, 0.99),
+         quantile_ms(&load->refused, 1), cpu, answers ? cpu * seconds * 1e6 / (double)answers : 0);
 }
 
 static int run_load(int port, const char *rate, double seconds, int connections, const struct bytes *files, int file_count) {
-  struct load load = {.port = port, .random = *rate == '~', .connection_count = connections, .request_count = file_count};
-  load.rate = atof(rate + load.random);
-  load.random_state = 88172645463325252u; /* any but 0 */
+  struct load load = {.port = port, .connection_count = connections, .request_count = file_count};
+  struct arrivals random = {.state = 88172645463325252u}; /* any but 0 */
+  if (*rate == '~') load.random = &random;
+  load.rate = atof(rate + (*rate == '~'));
   load.requests = need(calloc((size_t)file_count, sizeof *load.requests));
   for (int i = 0; i < file_count; i++) {
     char *text = need(malloc(files[i].length + 200));
@@ -280,9 +285,10 @@ static int run_load(int port, const char *rate, double seconds, int connections,
   load.epoll = epoll_create1(EPOLL_CLOEXEC);
   if (load.epoll < 0) stop("epoll");
   for (int i = 0; i < connections; i++) open_connection(&load, &load.connections[i]);
+  setpriority(PRIO_PROCESS, 0, PRIORITY); /* refused to others than root */
+  prctl(PR_SET_TIMERSLACK, 1000UL);
   double cpu = cpu_seconds();
-  load.start = load.next_due = now_ns() + 1000000;
-  start_timer(&load);
+  load.start = now_ns() + 1000000;
   load.end = load.start + (uint64_t)(seconds * 1e9);
   run_loop(&load);
   print(&load, seconds, (cpu_seconds() - cpu) / seconds);

@@ -172,7 +172,7 @@ class Measured:
             before = daemon.cpu_seconds()
             busy = load(bench, daemon, "0", 3, photos)
             io = max(0, (daemon.cpu_seconds() - before) / busy["ok"] - statistics.mean(self.services))
-            client = busy["generator_cpu"] / busy["accepted"]
+            client = busy["generator_us"] / 1e6
             slow = load(bench, daemon, "200", 3, photos)
             overhead = max(0, slow["p50"] / 1e3 - statistics.median(self.services) - io - client)
             self.model = queueing.Simulation(self.services, workers, os.cpu_count(), io, overhead, client)
