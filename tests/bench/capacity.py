@@ -176,7 +176,7 @@ class Measured:
             slow = load(bench, daemon, "200", 3, photos)
             overhead = max(0, slow["p50"] / 1e3 - statistics.median(self.services) - io - client)
             self.model = queueing.Simulation(self.services, workers, os.cpu_count(), io, overhead, client)
-            for share in (0.3, 0.5, 0.7, 0.8, 0.9):
+            for share in (0.3, 0.5, 0.7, 0.8):
                 rate = round(share * self.model.capacity())
                 self.rounds.append((share, rate, [load(bench, daemon, "~%d" % rate, SECONDS, photos) for _ in range(3)]))
 
