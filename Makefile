@@ -207,7 +207,7 @@ bench-peers:
 	@python3 tests/bench/peers/compare.py $(PEERS) $(BENCH_PEERS)
 
 test-container: test-deps
-	@./docker/test.sh
+	@python3 -B tests/container/run.py
 
 # ---- install -----------------------------------------------------------------------------------------------------------
 D = $(DESTDIR)$(PREFIX)

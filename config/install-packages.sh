@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that building (and, with `test`, testing) hwgqd needs and that are missing. Does nothing and needs
 # no network or root when all are there. `test` also fetches Prometheus, nginx and HAProxy without installing them.
-#   usage: install-packages.sh GROUP...      groups: build test arm64
+#   usage: install-packages.sh [--list] GROUP...      groups: build test arm64; --list prints their packages and installs nothing
 set -eu
 
 build="gcc make pkg-config libc6-dev libmicrohttpd-dev libgnutls28-dev libseccomp-dev libjansson-dev libjpeg62-turbo-dev libspng-dev libwebp-dev libxxhash-dev libarchive-dev libopenblas-dev"
@@ -11,7 +11,8 @@ test="clang libclang-rt-14-dev clang-format check curl openssl jq python3 python
 arm64="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 [ "$(uname -m)" != aarch64 ] || arm64=
 
-wanted=
+wanted= list=
+[ "${1:-}" != --list ] || { list=yes && shift; }
 for group in "$@"; do
   case $group in
   build) wanted="$wanted $build" ;;
@@ -23,6 +24,10 @@ for group in "$@"; do
     ;;
   esac
 done
+if [ -n "$list" ]; then
+  for package in $wanted; do echo "$package"; done
+  exit 0
+fi
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
   echo "This is not a Debian system: install the equivalents of these packages yourself, then run 'make' and 'tests/run.sh':" >&2

@@ -1,6 +1,7 @@
 /* A load generator: POST /classify to a daemon on this machine.
  *
  *   bench_http PORT RATE SECONDS CONNECTIONS IMAGE...
+ *   bench_http PORT ~RATE SECONDS CONNECTIONS IMAGE...     at random, RATE a second on average (a Poisson process)
  *
  * It is an open loop: request k is due at start + k / RATE whatever became of the ones before, and its latency counts from
  * then, also when it had to wait for a free connection (no coordinated omission). RATE 0 is a closed loop: every connection
@@ -89,10 +90,16 @@ struct samples {
   size_t count, capacity;
 };
 
+/* A Poisson process, the same in every run: when request `number` is due, and the state of the random numbers. */
+struct arrivals {
+  uint64_t number, due, state;
+};
+
 struct load {
   int port, epoll;
   double rate; /* per second; 0: closed loop */
   uint64_t start, end;
+  struct arrivals *random; /* NULL: requests are due at equal distances */
   struct bytes *requests;
   int request_count;
   uint64_t sent, late, lost; /* late: had to wait for a connection; lost: the connection broke */
@@ -127,8 +134,20 @@ static void open_connection(struct load *load, struct connection *connection) {
   load->idle = connection;
 }
 
+/* A gap between two requests, nanoseconds; xorshift64* by Marsaglia and Vigna. */
+static uint64_t random_gap(struct arrivals *arrivals, double rate) {
+  arrivals->state ^= arrivals->state >> 12;
+  arrivals->state ^= arrivals->state << 25;
+  arrivals->state ^= arrivals->state >> 27;
+  return (uint64_t)(-log(((double)(arrivals->state * 0x2545F4914F6CDD1Du >> 11) + 1) * 0x1p-53) * 1e9 / rate);
+}
+
+/* When a request is due; where that is random, numbers may only rise. */
 static uint64_t due_of(const struct load *load, uint64_t number) {
-  return load->start + (uint64_t)((double)number * 1e9 / load->rate);
+  struct arrivals *random = load->random;
+  if (!random) return load->start + (uint64_t)((double)number * 1e9 / load->rate);
+  for (; random->number < number; random->number++) random->due += random_gap(random, load->rate);
+  return load->start + random->due;
 }
 
 static void send_request(struct load *load, uint64_t due) {
@@ -248,8 +267,11 @@ static void print(struct load *load, double seconds, double cpu) {
          quantile_ms(&load->refused, 1), cpu, answers ? cpu * seconds * 1e6 / (double)answers : 0);
 }
 
-static int run_load(int port, double rate, double seconds, int connections, const struct bytes *files, int file_count) {
-  struct load load = {.port = port, .rate = rate, .connection_count = connections, .request_count = file_count};
+static int run_load(int port, const char *rate, double seconds, int connections, const struct bytes *files, int file_count) {
+  struct load load = {.port = port, .connection_count = connections, .request_count = file_count};
+  struct arrivals random = {.state = 88172645463325252u}; /* any but 0 */
+  if (*rate == '~') load.random = &random;
+  load.rate = atof(rate + (*rate == '~'));
   load.requests = need(calloc((size_t)file_count, sizeof *load.requests));
   for (int i = 0; i < file_count; i++) {
     char *text = need(malloc(files[i].length + 200));
@@ -275,8 +297,8 @@ static int run_load(int port, double rate, double seconds, int connections, cons
 
 int main(int argc, char **argv) {
   if (argc >= 6) {
-    return run_load(atoi(argv[1]), atof(argv[2]), atof(argv[3]), atoi(argv[4]), read_files(argv + 5, argc - 5), argc - 5);
+    return run_load(atoi(argv[1]), argv[2], atof(argv[3]), atoi(argv[4]), read_files(argv + 5, argc - 5), argc - 5);
   }
-  fprintf(stderr, "usage: bench_http PORT RATE SECONDS CONNECTIONS IMAGE...\n");
+  fprintf(stderr, "usage: bench_http PORT [~]RATE SECONDS CONNECTIONS IMAGE...\n");
   return 2;
 }

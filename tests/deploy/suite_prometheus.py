@@ -4,19 +4,13 @@ import json
 import os
 import re
 import subprocess
-import urllib.parse
-import urllib.request
 
+import dashboard
 from deploy import BUILD, CIFAR10, FOLDER, JPEG, ROOT, Load, check, run_groups, skip, tool, wait_for
 from daemon import PATIENCE, Daemon, form, free_port
+from prometheus import CONFIG, PROMETHEUS, Prometheus, read
 
-PROMETHEUS, PROMTOOL = tool("prometheus"), tool("promtool")
-CONFIG = os.path.join(ROOT, "config")
-
-
-def read(path):
-    with open(os.path.join(CONFIG, path)) as stream:
-        return stream.read()
+PROMTOOL = tool("promtool")
 
 
 def promtool(*arguments):
@@ -45,56 +39,6 @@ def rules():
         stream.write(source.read())
     result = promtool("test", "rules", os.path.join(FOLDER, "tests/deploy/rules_test.yml"))
     check("and find a wrong one", result.returncode != 0 and "HwgqdQueueFilling" in result.stdout + result.stderr, result)
-
-
-class Prometheus:
-    def __init__(self, daemon):
-        folder = os.path.join(FOLDER, "prometheus")
-        os.makedirs(os.path.join(folder, "prometheus"))
-        self.port = free_port()
-        config = re.sub(r"(scrape|evaluation)_interval: \d+s", r"\1_interval: 1s", read("prometheus.yml"))
-        assert config.count("interval: 1s") == 2 and "hwgqd:8080" in config
-        with open(os.path.join(folder, "prometheus.yml"), "w") as stream:
-            stream.write(config.replace("hwgqd:8080", "127.0.0.1:%d" % daemon.port))
-        for name in ("records.yml", "alerts.yml"):
-            with open(os.path.join(folder, "prometheus", name), "w") as stream:
-                # Not the 15 minutes that starts are counted over: four starts may take longer than 15 seconds on a busy machine.
-                stream.write(re.sub(r"(\[|for: )(\d+)m\b(?<!15m)", r"\1\2s", read("prometheus/" + name)))
-        self.log = open(os.path.join(folder, "log"), "w+")
-        self.process = subprocess.Popen(
-            [PROMETHEUS, "--config.file=" + os.path.join(folder, "prometheus.yml"), "--storage.tsdb.path=" + os.path.join(folder, "data"),
-             "--web.listen-address=127.0.0.1:%d" % self.port], stdout=self.log, stderr=self.log)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait(PATIENCE)
-        self.log.close()
-
-    def scrapes(self):
-        return wait_for(lambda: self.process.poll() is not None or self.query('up{job="hwgqd"} == 1')) and self.process.poll() is None
-
-    def tail(self):
-        self.log.seek(0)
-        return self.log.read()[-2000:]
-
-    def api(self, path, **parameters):
-        url = "http://127.0.0.1:%d/api/v1/%s?%s" % (self.port, path, urllib.parse.urlencode(parameters))
-        try:
-            with urllib.request.urlopen(url, timeout=PATIENCE) as reply:
-                return json.load(reply)["data"]
-        except urllib.error.HTTPError as error:
-            return {"error": error.read().decode()}
-        except OSError:
-            return {}
-
-    def query(self, query):
-        return self.api("query", query=query).get("result", [])
-
-    def firing(self):
-        return {alert["labels"]["alertname"] for alert in self.api("alerts").get("alerts", []) if alert["state"] == "firing"}
 
 
 def dashboard_queries():
@@ -148,6 +92,14 @@ def has_data(prometheus, query, result):
     return result.get("result") and all(sample["value"][1] != "NaN" for sample in result["result"])
 
 
+def is_drawn(prometheus, empty):
+    """Whether no panel is empty; which are goes to `empty`."""
+    drawn = dashboard.Dashboard(read("grafana/hwgqd.json"), prometheus, 10)
+    svg = drawn.svg()
+    empty[:] = drawn.empty
+    return svg.count("</text>") > 100 and not empty and "nan" not in svg
+
+
 def overload():
     if not PROMETHEUS:
         skip("prometheus is not there (config/install-packages.sh test fetches it)")
@@ -180,6 +132,8 @@ def overload():
                 values = wait_for(lambda: {sample["metric"].get(label) for sample in prometheus.query(series)})
                 check("dashboard: variable %s" % label, values and None not in values, (variable, values))
             print("%d queries of the dashboard" % (len(queries) + len(variables)))
+            empty = []
+            check("every panel can be drawn", wait_for(lambda: is_drawn(prometheus, empty)), empty)
         check("alerts resolve afterwards", wait_for(lambda: not prometheus.firing()), prometheus.firing())
         values = wait_for(lambda: prometheus.query("instance:hwgqd_queue:fullness == 0"))
         check("the queue is empty again", values, prometheus.query("instance:hwgqd_queue:fullness"))

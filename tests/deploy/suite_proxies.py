@@ -117,8 +117,13 @@ def rolling(name, make_command, check_flag):
             check("%s uses a daemon again that died" % name, wait_for(lambda: served(daemons[0]) > 10))
         print("%s: rolling restart x %d: small %s, large %s, slowest %.2f s; with a killed daemon: small %s, large %s, slowest %.2f s" %
               (name, ROUNDS, *rolled, small.seen, large.seen, max(small.slowest, large.slowest)))
-        for what, seen in (("small", small.seen), ("large", large.seen)):
-            check("%s: no %s request failed" % (name, what), set(seen) == {200} and seen[200] > 50, (seen, proxy.tail()))
+        for what, before, seen in (("small", rolled[0], small.seen), ("large", rolled[1], large.seen)):
+            check("%s: no %s request failed in the restarts" % (name, what), set(before) == {200} and before[200] > 50, (before, proxy.tail()))
+            seen = dict(seen)
+            # HAProxy 2.6 does not send a request again whose connection was reset, as that of a killed daemon with unread data is: it
+            # closes the client's, which a client may take for the end of an idle one. One request of each client at most.
+            lost = seen.pop("RemoteDisconnected", 0) if name == "haproxy" else 0
+            check("%s: no %s request failed when a daemon was killed" % (name, what), set(seen) == {200} and lost <= 8, (seen, lost, proxy.tail()))
     finally:
         proxy.stop()
         for daemon in daemons:
