@@ -24,6 +24,20 @@ struct queue_client {
   struct queue_ring ring; /* its lines, none of them empty */
 };
 
+static int64_t cost_of(const struct queue_item *item) {
+  const uint64_t most = 1000 * CLOCK_SECOND;
+  return item->cost == 0 ? 1 : (int64_t)(item->cost < most ? item->cost : most);
+}
+
+static size_t magnitude(const struct queue_item *item) {
+  return 63 - (size_t)__builtin_clzll((unsigned long long)cost_of(item));
+}
+
+/* After queue->depth and queue->magnitudes have changed. */
+static void set_quantum(struct queue *queue) {
+  if (queue->depth) queue->quantum = (int64_t)1 << (queue->magnitudes / queue->depth);
+}
+
 /* A turn adds to what is left of the one before only where that was too little. */
 static void pass_turn(const struct queue *queue, struct queue_ring *ring) {
   struct queue_link *link = ring->turn->next;
@@ -71,7 +85,7 @@ static bool condition_init(pthread_cond_t *condition) {
 
 bool queue_init(struct queue *queue, size_t capacity) {
   size_t table = 16;
-  *queue = (struct queue){.capacity = capacity, .quantum = 1, .epoch = 1};
+  *queue = (struct queue){.capacity = capacity, .quantum = 1};
   while (table < capacity) table *= 2;
   queue->table_mask = table - 1;
   queue->clients = calloc(2 * capacity + 1, sizeof *queue->clients);
@@ -222,6 +236,8 @@ void queue_push(struct queue *queue, struct queue_item *item, uint64_t now, uint
   }
   queue->reserved--;
   queue->depth++;
+  queue->magnitudes += magnitude(item);
+  set_quantum(queue);
   pthread_mutex_unlock(&queue->mutex);
   pthread_cond_signal(&queue->filled); /* now: whoever wakes needs the mutex */
 }
@@ -236,6 +252,8 @@ static void take(struct queue *queue, struct queue_item *item) {
   if (item->later) item->later->earlier = item->earlier;
   item->next = NULL;
   queue->depth--;
+  queue->magnitudes -= magnitude(item);
+  set_quantum(queue);
   client->places--;
   if (--line->link.waiting == 0) drop_line(queue, line);
   if (--client->link.waiting == 0) settle(queue, client, false);
@@ -245,8 +263,9 @@ static void take(struct queue *queue, struct queue_item *item) {
 }
 
 /* Whose turn it is among those with waiting items: it goes round until it comes to one that owes nothing any more. Each debt
- * is worth QUEUE_MOST_TURNS rounds at most, and on average as many as items were taken for it. */
+ * is worth QUEUE_MOST_TURNS rounds at most. */
 static struct queue_link *whose_turn(struct queue *queue, struct queue_ring *ring) {
+  if (ring->turn->credit > queue->quantum) ring->turn->credit = queue->quantum; /* from when turns were longer */
   while (!ring->turn->waiting || ring->turn->credit <= 0) {
     struct queue_link *link = ring->turn;
     pass_turn(queue, ring);
@@ -267,17 +286,9 @@ static struct queue_item *take_next(struct queue *queue) {
   struct queue_client *client = (struct queue_client *)whose_turn(queue, &queue->ring);
   struct queue_line *line = (struct queue_line *)whose_turn(queue, &client->ring);
   struct queue_item *item = line->head;
-  const int64_t most = 1000 * (int64_t)CLOCK_SECOND;
-  int64_t cost = item->cost == 0 ? 1 : item->cost < (uint64_t)most ? (int64_t)item->cost : most;
-  uint64_t now = clock_now();
-  queue->taken_cost += cost;
-  if (++queue->taken >= queue->epoch) {
-    queue->quantum = queue->taken_cost / queue->taken;
-    queue->taken = queue->taken_cost = 0;
-    if (queue->epoch < QUEUE_EPOCH) queue->epoch *= 2;
-  }
-  charge(queue, &client->link, (uint64_t)cost);
-  charge(queue, &line->link, (uint64_t)cost);
+  const uint64_t cost = (uint64_t)cost_of(item), now = clock_now();
+  charge(queue, &client->link, cost);
+  charge(queue, &line->link, cost);
   if (queue->waited) {
     uint64_t passed = now - queue->last_pop;
     queue->interval = queue->interval ? queue->interval - queue->interval / SMOOTHING + passed / SMOOTHING : passed;

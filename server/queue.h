@@ -1,9 +1,10 @@
 /* A bounded queue of requests that wait for a worker, and where workers wait for them, shared fairly: clients take turns, and
  * within a client the networks it asks for take turns, so that neither a client nor a network with many requests makes the
- * others wait behind all of them. A turn is an amount of work, the cost of a mean request (deficit round robin: M. Shreedhar
- * and G. Varghese, 1995): who asks for more at once waits for as many turns as that is worth, also when nothing else of his
- * waits meanwhile, as long as others wait. Within one client and network the order is that of arrival. Every operation takes
- * constant time on average, except that queue_expire looks at what comes due.
+ * others wait behind all of them. A turn is an amount of work, about the geometric mean of what waits, which a few large
+ * requests hardly move (deficit round robin: M. Shreedhar and G. Varghese, 1995): who asks for more at once waits for as many
+ * turns as that is worth, also when nothing else of his waits meanwhile, as long as others wait. Within one client and network
+ * the order is that of arrival. Every operation takes constant time on average, except that queue_expire looks at what comes
+ * due.
  *
  * A place is reserved first and filled later: the connection is suspended in between, which must not happen for a request that
  * the queue then refuses. */
@@ -20,7 +21,6 @@ enum {
   QUEUE_SHARE = 4, /* a client may have this many times as many places as are free, so one alone gets at most 4/5 of all */
   QUEUE_SLOTS = 256,
   QUEUE_MOST_TURNS = 256, /* that one can owe */
-  QUEUE_EPOCH = 64,       /* were the turns to follow each item, who comes after large ones would have longer turns */
 };
 
 struct queue_client;
@@ -57,9 +57,8 @@ struct queue {
   atomic_int idle;           /* threads that sleep in queue_wait and that queue_call has not called */
   int called;                /* those that it has, until they notice */
   bool closed;
-  int64_t quantum;                    /* nanoseconds of a turn: mean cost of the last `epoch` items */
-  int64_t taken_cost, taken;          /* of those since then */
-  int64_t epoch;                      /* 1 at first, and twice as many each time up to QUEUE_EPOCH */
+  int64_t quantum;                    /* nanoseconds of a turn: 2^(magnitudes / depth), as it was last with anything waiting */
+  size_t magnitudes;                  /* sum of floor(log2(cost)) of what waits */
   size_t debtors;                     /* clients in the ring without waiting items, at most `capacity` */
   struct queue_ring ring;             /* clients that have waiting items, and debtors while anything waits */
   struct queue_client *clients;       /* [2 * capacity + 1], those in use are found by `client_table` */
