@@ -221,11 +221,11 @@ def judge(status, body, expected):
 
 
 def allocations_fail():
-    """Each of the first allocations of a request, hundreds, fails in turn; then all from one on."""
+    """Each of the first 2000 allocations of a request fails in turn; then all from one on."""
     if SANITIZED:
         skip("allocations that fail: sanitizers have allocators of their own")
         return
-    failing, wanted = Failing(), 500
+    failing, wanted = Failing(), 2000
     body, kind = form([("image", read("tests/images/one.jpg"))] * 145)
     many = ("POST /v1/models/gray/classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n" %
             (kind, len(body))).encode() + body
