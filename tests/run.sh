@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds everything four times (gcc, clang, ASan+UBSan, TSan), runs every test on each, the engine's on aarch64 too, and ends with
-# 'N passed, N failed, N skipped'.
+# Builds with gcc, clang, ASan+UBSan, TSan and for aarch64, and runs on each what may behave differently there: with gcc everything, with
+# clang the unit programs, with ASan all but what runs other servers and browsers, with TSan what starts threads, on aarch64 the engine.
+# Ends with 'N passed, N failed, N skipped'.
 #   usage: tests/run.sh [gcc|arm64|clang|asan|tsan|format]...      default: all of them
 # Unit programs (Check) and fuzz, tool and http suites each print their own counts; this adds them up. No test says how fast anything
 # must be (tests/bench does): whatever one waits for ends the waiting when it comes.
@@ -33,8 +34,10 @@ reasons() { # LOG LINES
 }
 
 # run NAME COMMAND...: runs one suite, adds its counts, shows its output only when something failed.
+begun=()
 run() {
   slot "$slots"
+  begun+=("$1")
   run_suite "$@" &
 }
 run_suite() {
@@ -45,7 +48,7 @@ run_suite() {
   # shellcheck disable=SC2086
   { time timeout -k 20 600 $launcher "$@" >"$log" 2>&1 </dev/null; } 2>"$log.cpu"
   status=$?
-  case $status in 124 | 137) echo "FAILED: it took longer than 600 s" >>"$log" ;; esac
+  case $status in 124 | 137) echo "FAILED: ended by a signal after $((SECONDS - start)) s; 600 s are allowed" >>"$log" ;; esac
   line=$(grep -aE '^[0-9]+ passed, [0-9]+ failed' "$log" | tail -1)
   if [ -n "$line" ]; then
     read -r p _ f _ s _ <<<"$(printf '%s' "$line" | tr -d ',')"
@@ -199,7 +202,7 @@ stage_format() {
 [ $# -gt 0 ] || set -- format gcc arm64 clang asan tsan
 for stage in "$@"; do
   case $stage in
-  gcc | arm64 | clang | asan | tsan | format) "stage_$stage" ;;
+  gcc | arm64 | clang | asan | tsan | format) ;;
   *)
     echo "tests/run.sh: unknown stage '$stage' (gcc, arm64, clang, asan, tsan, format)" >&2
     exit 2
@@ -207,7 +210,14 @@ for stage in "$@"; do
   esac
 done
 
+for stage in "$@"; do "stage_$stage"; done
 slot 1 # all have ended
+for name in "${begun[@]}"; do # one that was killed with its shell has left no counts
+  grep -qF " $name " "$counts" || {
+    count 0 1 0 "$name" -
+    note "FAILED $name: it has disappeared"
+  }
+done
 
 read -r passed failed skipped <<<"$(awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }' "$counts")"
 if [ "$failed" -gt 0 ]; then # once more, in short, where nobody overlooks it
