@@ -3,7 +3,7 @@
  *
  * libmicrohttpd's own thread would cost two system calls for each request that is resumed, and looks at every event as soon as
  * it comes: while the workers are busy that only takes their cores away, a context switch at a time. This one lets events
- * gather then (see PAUSE_US). */
+ * gather then (PAUSE_SHARE in io_loop.c). */
 #ifndef IO_LOOP_H
 #define IO_LOOP_H
 

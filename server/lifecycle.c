@@ -57,13 +57,14 @@ static void block_signals(struct daemon *daemon) {
 
 /* Descriptors are for connections, except some that a reload, a scrape and the daemon itself need. */
 static void raise_descriptor_limit(struct server *server) {
-  enum { RESERVED = 32 };
+  enum { EACH_THREAD = 3 }; /* two epoll descriptors and an eventfd */
+  const int reserved = 32 + EACH_THREAD * server->io_threads;
   struct rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit)) return;
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
-  if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= (rlim_t)server->max_connections + RESERVED) return;
-  server->max_connections = limit.rlim_cur > 2 * RESERVED ? (int)limit.rlim_cur - RESERVED : RESERVED;
+  if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= (rlim_t)(server->max_connections + reserved)) return;
+  server->max_connections = limit.rlim_cur > 2 * (rlim_t)reserved ? (int)limit.rlim_cur - reserved : reserved;
   log_event(&server->log, LOG_WARNING, "the limit of open files is too low for max_connections: raise it (ulimit -n)",
             log_integer("limit", (int64_t)limit.rlim_cur), log_integer("max_connections", server->config->max_connections),
             log_integer("used", server->max_connections));

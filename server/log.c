@@ -133,7 +133,8 @@ void log_gather(const struct log *log, enum log_level level, const char *message
   size_t before = lines->length;
   if (is_dropped(log, level)) return;
   put_line(log, level, message, fields, count, lines);
-  if (lines->failed) {
+  if (lines->failed) { /* what was there before is whole */
+    if (before) write_out(log, lines->data, before);
     text_release(lines);
   } else if (before && lines->length > LOG_ATOMIC) {
     write_out(log, lines->data, before);

@@ -42,6 +42,8 @@ static void set_quantum(struct queue *queue) {
 static void pass_turn(const struct queue *queue, struct queue_ring *ring) {
   struct queue_link *link = ring->turn->next;
   ring->turn = link;
+  const int64_t most = QUEUE_MOST_TURNS * queue->quantum; /* the debt may be from when turns were longer */
+  if (link->credit < -most) link->credit = -most;
   link->credit += queue->quantum;
   if (link->credit > queue->quantum) link->credit = queue->quantum;
 }
@@ -205,8 +207,8 @@ bool queue_reserve(struct queue *queue, struct queue_item *item) {
   return room;
 }
 
-static struct queue_item **slot_of(struct queue *queue, uint64_t deadline) {
-  return &queue->due[(deadline >> SLOT_SHIFT) % QUEUE_SLOTS];
+static struct queue_item **slot_of(struct queue *queue, const struct queue_item *item) {
+  return &queue->due[item->slot % QUEUE_SLOTS];
 }
 
 void queue_push(struct queue *queue, struct queue_item *item, uint64_t now, uint64_t deadline) {
@@ -224,7 +226,9 @@ void queue_push(struct queue *queue, struct queue_item *item, uint64_t now, uint
     line->head = item;
   }
   line->tail = item;
-  struct queue_item **slot = slot_of(queue, deadline);
+  item->slot = deadline >> SLOT_SHIFT;
+  if (item->slot < queue->swept) item->slot = queue->swept; /* due already: queue_expire comes there next */
+  struct queue_item **slot = slot_of(queue, item);
   item->earlier = NULL;
   item->later = *slot;
   if (*slot) (*slot)->earlier = item;
@@ -248,7 +252,7 @@ static void take(struct queue *queue, struct queue_item *item) {
   struct queue_client *client = item->owner;
   *(item->previous ? &item->previous->next : &line->head) = item->next;
   *(item->next ? &item->next->previous : &line->tail) = item->previous;
-  *(item->earlier ? &item->earlier->later : slot_of(queue, item->deadline)) = item->later;
+  *(item->earlier ? &item->earlier->later : slot_of(queue, item)) = item->later;
   if (item->later) item->later->earlier = item->earlier;
   item->next = NULL;
   queue->depth--;
@@ -352,7 +356,7 @@ bool queue_call(struct queue *queue) {
     queue->called++;
   }
   pthread_mutex_unlock(&queue->mutex);
-  if (sleeper) pthread_cond_signal(&queue->filled);
+  if (sleeper) pthread_cond_broadcast(&queue->filled); /* one that only waits a while (wait_until) does not take the call */
   return sleeper;
 }
 

@@ -35,6 +35,7 @@ struct queue_item {
   uint64_t cost;          /* nanoseconds of work that it is expected to be: likewise; 0 counts as 1 */
   /* the queue's own */
   struct queue_item *previous, *later, *earlier; /* in its line; among those that come due in the same slot */
+  uint64_t slot;                                 /* number of that slot */
   struct queue_client *owner;
   struct queue_line *line;
 };

@@ -271,6 +271,14 @@ static enum hwgq_status load_all(struct registry *registry, struct wanted_list *
   return HWGQ_OK;
 }
 
+/* Of the first network that is not passed over. */
+static const char *first_name(const struct wanted_list *list) {
+  for (int i = 0; i < list->count; i++) {
+    if (!list->items[i].unreadable) return list->items[i].name;
+  }
+  return list->items[0].name;
+}
+
 /* The default network must be served afterwards: one of its files was loaded, or there is one already. */
 static enum hwgq_status check_default(struct registry *registry, const struct wanted_list *list, const char *name,
                                       struct hwgq_error *error) {
@@ -329,7 +337,7 @@ enum hwgq_status registry_configure(struct registry *registry, const struct conf
   enum hwgq_status status = copy_sources(config, &sources, error);
   if (!status) status = registry_scan(config->models, config->model_count, config->model_versions, &list, error);
   if (!status) status = check_names(&list, config->default_model, error);
-  const char *default_model = config->default_model || status ? config->default_model : list.items[0].name;
+  const char *default_model = config->default_model || status ? config->default_model : first_name(&list);
   if (!status) hold(registry, config, default_model, &list, log);
   if (!status) status = load_all(registry, &list, config->cpu, keep_old, log, error);
   if (!status) status = check_default(registry, &list, default_model, error);

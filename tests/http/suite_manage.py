@@ -221,6 +221,12 @@ def passed_over():
     result = run(*prefix, HWGQD, "--check", "--models", folder, "--default-model", "good")
     check("--check passes and tells", result.returncode == 0 and "good (default)" in result.stdout and "a@b.hwgq" in result.stderr and
           (not closed or "cannot read the folder" in result.stderr), result)
+    if closed:
+        other = os.path.join(FOLDER, "closed-first")
+        os.makedirs(os.path.join(other, "closed"), mode=0)
+        shutil.copy(COLOR, os.path.join(other, "good.hwgq"))
+        result = run(*prefix, HWGQD, "--check", "--models", other)
+        check("the default is one that can be read", result.returncode == 0 and "good (default)" in result.stdout, result)
     with Daemon(BUILD, FOLDER, "--models", folder, "--keys-file", path, "--default-model", "good", prefix=prefix if closed else ()) as daemon:
         def states():
             return {name: (model["state"], model["versions"]) for name, model in listed(daemon, admin).items()}

@@ -3,6 +3,7 @@
 #include "server/queue.h"
 
 #include <check.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -98,6 +99,9 @@ START_TEST(what_waited_too_long_leaves_it) {
     ck_assert_ptr_eq(expired, now == 300 ? &items[0] : NULL);
   }
   ck_assert_ptr_eq(queue_expire(&queue, 101 * CLOCK_SECOND), &items[2]); /* eleven seconds late */
+  ck_assert(queue_reserve(&queue, &items[0])); /* due when it comes, in a slot that has been looked at */
+  queue_push(&queue, &items[0], 101 * CLOCK_SECOND, 100 * CLOCK_SECOND);
+  ck_assert_ptr_eq(queue_expire(&queue, 101 * CLOCK_SECOND), &items[0]);
   ck_assert_uint_eq(queue_depth(&queue), 0);
   queue_destroy(&queue);
 }
@@ -219,6 +223,32 @@ START_TEST(who_had_much_waits) {
   free(pop(&queue));
   ck_assert_uint_eq(queue.debtors, 0);
   ck_assert_ptr_null(queue.ring.turn);
+  queue_destroy(&queue);
+}
+END_TEST
+
+/* What was owed in long turns is at most QUEUE_MOST_TURNS short ones: going round would take as many steps otherwise. */
+START_TEST(debts_shrink_with_the_turns) {
+  enum { CLIENTS = 50 };
+  struct queue queue;
+  ck_assert(queue_init(&queue, 4 * CLIENTS));
+  for (uint64_t client = 0; client < CLIENTS; client++) put_work(&queue, client, 0, UINT64_C(1) << 40);
+  put_work(&queue, CLIENTS, 0, UINT64_C(1) << 40);
+  for (int i = 0; i < CLIENTS; i++) {
+    struct queue_item *taken = pop(&queue);
+    queue_charge(&queue, taken, UINT64_C(1) << 40);
+    free(taken);
+  }
+  for (uint64_t client = 0; client < CLIENTS; client++) {
+    for (int i = 0; i < 2; i++) put_work(&queue, client, 0, 16);
+  }
+  for (int i = 0; i < 2 * CLIENTS; i++) free(pop(&queue));
+  const struct queue_link *link = queue.ring.turn;
+  do {
+    ck_assert_int_ge(link->credit, -2 * QUEUE_MOST_TURNS * queue.quantum);
+    link = link->next;
+  } while (link != queue.ring.turn);
+  free(pop(&queue));
   queue_destroy(&queue);
 }
 END_TEST
@@ -426,6 +456,35 @@ START_TEST(calls_wake_sleepers) {
 }
 END_TEST
 
+static void *wait_for_a_while(void *argument) {
+  struct queue_item *item;
+  return (void *)(intptr_t)queue_wait(argument, clock_now() + 3600 * CLOCK_SECOND, NULL, NULL, &item);
+}
+
+static void *sleep_until_called(void *argument) {
+  struct queue_item *item;
+  return (void *)(intptr_t)queue_wait(argument, 0, NULL, NULL, &item);
+}
+
+/* One that cannot be called yet does not take the call of one that can. */
+START_TEST(calls_pass_by_who_is_not_idle) {
+  struct queue queue;
+  pthread_t threads[2];
+  void *event;
+  ck_assert(queue_init(&queue, 1));
+  ck_assert_int_eq(pthread_create(&threads[0], NULL, wait_for_a_while, &queue), 0);
+  poll(NULL, 0, 50); /* nothing tells that it waits: without this, the test could only pass more easily */
+  ck_assert_int_eq(pthread_create(&threads[1], NULL, sleep_until_called, &queue), 0);
+  while (!queue_call(&queue)) sched_yield();
+  pthread_join(threads[1], &event);
+  ck_assert_int_eq((int)(intptr_t)event, QUEUE_CALL);
+  queue_close(&queue);
+  pthread_join(threads[0], &event);
+  ck_assert_int_eq((int)(intptr_t)event, QUEUE_CLOSED);
+  queue_destroy(&queue);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("server_queue");
   TCase *tests = tcase_create("queue");
@@ -442,6 +501,8 @@ int main(void) {
   tcase_add_test(tests, it_tells_how_long_it_takes);
   tcase_add_test(tests, nothing_is_lost_between_threads);
   tcase_add_test(tests, calls_wake_sleepers);
+  tcase_add_test(tests, calls_pass_by_who_is_not_idle);
+  tcase_add_test(tests, debts_shrink_with_the_turns);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
