@@ -9,8 +9,10 @@
  * within half a unit for the others. Padding takes part as pixel 0, whose products are 0.
  *
  * Where whole numbers of 8 bits do and the CPU multiplies bytes, input and weights are bytes, four to a word, else 16-bit, two
- * to a word. Two output rows of 16-bit words, one below the other, share work: input rows r and r + stride meet kernel rows a
- * and b = a + stride as
+ * to a word.
+ *
+ * Two output rows of 16-bit values, one below the other, share work: input rows r and r + stride meet kernel rows a and
+ * b = a + stride as
  *   row 1:  a * in[r] + b * in[r + stride]            =  (a + b) * in[r + stride] + a * (in[r] - in[r + stride])
  *   row 2:  a * in[r + stride] + b * in[r + 2 stride] =  (a + b) * in[r + stride] - b * (in[r + stride] - in[r + 2 stride])
  * so that three products of a kernel row do the work of four, on input rows and on differences of input rows. */

@@ -9,10 +9,9 @@ static const struct command_usage usage = {
     .summary = "Rounds the weights of a model's first convolution so that it runs in integers, several times faster.",
     .notes =
         "Weights become whole numbers times a unit per output channel: with 16 bits they move by at most 1/32768 of the\n"
-        "channel's largest, with 8 bits by 1/254, for a convolution that is faster still on CPUs with VNNI. Trained models "
-        "are\n"
-        "rounded to 16 bits when they are written; imported ones are left as they are. A weight that moves can move a value\n"
-        "over a quantizer's threshold, and then predictions that were close: hwgq eval counts what changes.\n"
+        "channel's largest, with 8 bits by 1/254, for a convolution that is faster still on CPUs with VNNI.\n"
+        "Trained models are rounded to 16 bits when they are written; imported ones are left as they are. A weight that moves\n"
+        "can move a value over a quantizer's threshold, and then predictions that were close: hwgq eval counts what changes.\n"
         "\n"
         "--float leaves the weights alone and has the model say that its first convolution is always computed in float32.",
     .min_operands = 1,

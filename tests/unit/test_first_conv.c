@@ -325,6 +325,11 @@ static void compare(const struct shape *s, const char *kernel, const float *scor
   }
 }
 
+/* Whether the set multiplies bytes on this CPU. */
+static bool takes_bytes(const struct hwgq_kernels *set) {
+  return set->iconvs[0].bytes && hwgq_iconv_supported(&set->iconvs[0]);
+}
+
 /* All kernel sets on one layer: the same bits, and those of the reference as far as `exact` promises. */
 static void check_layer(const struct shape *s, const struct hwgq_preprocess *preprocess, bool exact, int bits,
                         struct support_random *random) {
@@ -340,7 +345,8 @@ static void check_layer(const struct shape *s, const struct hwgq_preprocess *pre
   for (int i = 0; set_at(i); i++) {
     const struct hwgq_plan_options options = {.cpu = set_at(i)->name};
     struct outcome outcome = run(network, preprocess, &options, image.pixels, NULL);
-    ck_assert_msg(strncmp(outcome.kernel, "iconv_", 6) == 0, "%s", outcome.kernel);
+    const char *kernel = bits == 8 && takes_bytes(set_at(i)) ? "iconv_bytes_" : "iconv_";
+    ck_assert_msg(strncmp(outcome.kernel, kernel, strlen(kernel)) == 0, "%s, not %s", outcome.kernel, kernel);
     if (exact || !s->quantized) {
       compare(s, outcome.kernel, outcome.pixels, expected, outcome.count,
               s->quantized ? 0
@@ -503,6 +509,21 @@ START_TEST(rounding) {
       ck_assert_double_le(fabs((double)once[i] - (double)before[i]), most * 1.03 / 16384); /* scales differ by 3 % */
     }
   }
+  memcpy(weight, before, sizeof before);
+  ck_assert_int_eq(hwgq_network_round_pixels(network, &usual, 8, &error), 0);
+  memcpy(once, weight, sizeof once);
+  for (int bits = 8; bits <= 16; bits += 8) { /* weights of 8 bits are of 16 bits too */
+    ck_assert_int_eq(hwgq_network_round_pixels(network, &usual, bits, &error), 0);
+    ck_assert_mem_eq(once, weight, sizeof once);
+  }
+  for (size_t out = 0; out < 40; out++) {
+    double most = 0;
+    for (size_t i = 0; i < 27; i++) most = fmax(most, fabs((double)before[out * 27 + i]));
+    for (size_t i = out * 27; i < out * 27 + 27; i++) {
+      ck_assert_double_le(fabs((double)once[i] - (double)before[i]), most * 1.05 / 254);
+    }
+  }
+  ck_assert_int_eq(hwgq_network_round_pixels(network, &usual, 12, &error), HWGQ_ERROR_INVALID);
   for (size_t i = 0; i < count; i++) weight[i] = 0;
   check_kernel_name(network, NULL, "iconv_");
   weight[0] = 1e-45f;
