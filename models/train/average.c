@@ -68,7 +68,7 @@ static void piece_task(void *context, int index, int worker) {
     for (size_t k = from; k < to; k++) {
       float w = weight[k], m = mean[k];
       if (work->share < 0) weight[k] = m;
-      mean[k] = work->share < 0 ? w : m + work->share * (w - m);
+      mean[k] = work->share < 0 || work->share >= 1 ? w : m + work->share * (w - m);
     }
     return;
   }
@@ -85,6 +85,11 @@ static void run(const struct work *work) {
 void average_add(struct average *average, double share) {
   run(&(struct work){.average = average, .share = (float)share});
   average->count++;
+}
+
+void average_forget(struct average *average) {
+  average->count = 0;
+  average->measured = false;
 }
 
 static void exchange(float *a, float *b, int count) {

@@ -25,8 +25,10 @@ struct average {
 
 enum hwgq_status average_create(struct net *net, struct average **average, struct hwgq_error *error);
 void average_destroy(struct average *average);
-/* Moves the average by `share` of the way to the weights. */
+/* Moves the average by `share` of the way to the weights; 1 is exactly there. */
 void average_add(struct average *average, double share);
+/* As if nothing had been added: the next must be added with a share of 1. */
+void average_forget(struct average *average);
 /* Exchanges weights and statistics with the net's, and prepares the net. Twice: nothing has changed. */
 void average_swap(struct average *average);
 

@@ -149,6 +149,12 @@ static void fill_batch(struct trainer *trainer, int step) {
 static void update_average(struct trainer *trainer) {
   const struct average_options *options = &trainer->options.average;
   struct average *average = trainer->average;
+  if (options->decay <= 0 && options->epochs > 0) {
+    /* More steps than the last epochs have had: those of earlier ones, which were the last before --epochs was raised. */
+    int first = trainer->options.epochs - options->epochs, begun = trainer->epoch - (first > 0 ? first : 0);
+    int64_t most = begun < 0 ? 0 : (int64_t)begun * trainer_steps_per_epoch(trainer) + trainer->step;
+    if (average->count > most) average_forget(average);
+  }
   double count = (double)average->count;
   if (options->decay > 0) { /* begins as a plain average: what the first steps had should not stay */
     double keep = count < 1 ? 0 : (1 + count) / (10 + count);

@@ -174,6 +174,43 @@ START_TEST(averages_are_averages) {
 }
 END_TEST
 
+/* A run that goes on for more epochs than it was begun with has other last epochs: what was averaged before is forgotten. At
+ * 0 there are epochs in between, at 1 the last epochs then and now have one in common. */
+START_TEST(averages_begin_again_with_more_epochs) {
+  struct trainer_options options = default_options(OPTIMIZER_SGD);
+  options.epochs = 3;
+  options.average = (struct average_options){.epochs = 2, .batches = 1};
+  struct run run;
+  open_run(&run, options, 2);
+  struct trainer *t = run.trainer;
+  int per_epoch = trainer_steps_per_epoch(t);
+  go(t, 1000);
+  ck_assert_int_eq(t->average->count, 2 * per_epoch);
+  ck_assert(trainer_has_average(t));
+  t->options.epochs = _i == 0 ? 6 : 4;
+  if (_i == 0) {
+    go(t, per_epoch);
+    ck_assert(!trainer_has_average(t));
+    ck_assert_int_eq(t->average->count, 0);
+  }
+  const struct net_parameter *p = &t->net->parameters[2];
+  double *sum = calloc(p->count, sizeof *sum);
+  ck_assert_ptr_nonnull(sum);
+  int counted = 0;
+  while (!trainer_finished(t)) {
+    bool counts = _i == 1 || t->epoch >= 4;
+    go(t, 1);
+    for (size_t i = 0; counts && i < p->count; i++) sum[i] += (double)p->value[i];
+    counted += counts;
+  }
+  ck_assert_int_eq(t->average->count, counted);
+  ck_assert(trainer_has_average(t));
+  for (size_t i = 0; i < p->count; i++) ck_assert_double_eq_tol(sum[i] / counted, (double)t->average->values[2][i], 1e-5);
+  free(sum);
+  close_run(&run);
+}
+END_TEST
+
 /* With one batch, statistics are that batch's; training does not notice that they were measured; and the average can be put
  * in and taken out. */
 START_TEST(statistics_are_measured_anew) {
@@ -434,6 +471,7 @@ int main(void) {
   tcase_add_loop_test(tests, every_way_goes_on_exactly, 0, sizeof ways / sizeof ways[0]);
   tcase_add_loop_test(tests, every_way_matters, 0, sizeof ways / sizeof ways[0]);
   tcase_add_loop_test(tests, averages_are_averages, 0, 2);
+  tcase_add_loop_test(tests, averages_begin_again_with_more_epochs, 0, 2);
   tcase_add_test(tests, statistics_are_measured_anew);
   tcase_add_test(tests, an_average_is_as_good_as_its_weights);
   tcase_add_test(tests, teachers_see_the_same_images);
