@@ -79,7 +79,9 @@ static char *provenance_text(const struct session *s) {
                         s->network->name, "recipe", options, "seed", (json_int_t)s->options.trainer.seed, "epochs",
                         s->trainer->epoch, "training_seconds", floor(s->trainer->seconds), "cpu", cpu, "threads",
                         s->options.threads, "blas_core", s->blas.core, "train_loss", s->train_loss);
-  if (p != NULL && s->test_accuracy >= 0) json_object_set_new(p, "test_accuracy", json_real(s->test_accuracy));
+  /* Within an epoch these are no longer the weights that were tested. */
+  if (p != NULL && s->test_accuracy >= 0 && s->trainer->step == 0)
+    json_object_set_new(p, "test_accuracy", json_real(s->test_accuracy));
   char *text = p != NULL ? json_dumps(p, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
   json_decref(p);
   return text;
@@ -165,6 +167,17 @@ static void report_epoch(struct session *s, double rate, double images_per_secon
   if (session_record(s, line, &error) != HWGQ_OK) fprintf(stderr, "hwgq train: %s: training goes on\n", error.message);
 }
 
+/* What is in the average by now needs statistics of its own. The checkpoint is safe before they are measured, which takes a
+ * while: a second signal ends the program at once. */
+static enum hwgq_status save_within_epoch(struct session *s, struct hwgq_error *error) {
+  struct trainer *t = s->trainer;
+  if (t->average == NULL || t->step == 0) return save_checkpoint(s, error);
+  t->average->measured = false;
+  enum hwgq_status status = save_checkpoint(s, error);
+  trainer_measure_average(t);
+  return status == HWGQ_OK && trainer_has_average(t) ? save_checkpoint(s, error) : status;
+}
+
 /* HWGQ_OK with `interrupted` set when stopped by a signal. */
 static enum hwgq_status train(struct session *s, struct hwgq_error *error) {
   struct trainer *t = s->trainer;
@@ -181,11 +194,12 @@ static enum hwgq_status train(struct session *s, struct hwgq_error *error) {
     }
     if (!isfinite(t->loss_sum))
       return hwgq_fail(error, HWGQ_ERROR_INVALID, "the loss is no longer a number in epoch %d: try a lower --lr", t->epoch + 1);
-    if (trainer_epoch_complete(t)) {
+    bool complete = trainer_epoch_complete(t);
+    if (complete) {
       report_epoch(s, rate, (t->step - first_step) * t->options.batch / (now() - start));
       trainer_next_epoch(t);
     }
-    enum hwgq_status status = save_checkpoint(s, error);
+    enum hwgq_status status = complete ? save_checkpoint(s, error) : save_within_epoch(s, error);
     if (status != HWGQ_OK || interrupted) return status;
   }
   return HWGQ_OK;

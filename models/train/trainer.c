@@ -1,6 +1,7 @@
 #include "models/train/trainer.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 static double now(void) {
@@ -212,6 +213,13 @@ void trainer_measure_average(struct trainer *trainer) {
   float momentum = net->statistics_momentum;
   int steps = trainer_steps_per_epoch(trainer), batches = options->batches > 0 ? options->batches : AVERAGE_BATCHES;
   if (batches > steps) batches = steps;
+  /* From 0, so that what was measured before leaves no rounding behind: a run that was stopped has measured once more. */
+  for (int i = 0; i < net->layer_count; i++) {
+    const struct net_layer *l = &net->layers[i];
+    if (l->op != HWGQ_BATCH_NORM) continue;
+    memset(l->mean, 0, sizeof(float) * (size_t)l->out.channels);
+    memset(l->variance, 0, sizeof(float) * (size_t)l->out.channels);
+  }
   for (int i = 0; i < batches; i++) {
     net->statistics_momentum = 1.0f / (float)(i + 1);
     fill_batch(trainer, i);
