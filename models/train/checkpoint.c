@@ -22,7 +22,7 @@ struct checkpoint {
   const char *network, *recipe; /* in parsed */
   int epoch, step, batch;       /* batch 0: not stated, by an older version */
   int64_t right, optimizer_step, average_count;
-  bool average_measured;
+  bool averaged, average_measured; /* averaged: its run had an average */
   double loss_sum, seconds;
 };
 
@@ -43,10 +43,10 @@ static void add_entry(struct tensor_entry *entries, int *count, const char *name
   entry->columns = columns;
 }
 
-/* All of them, in the order in which they are written; free() the result. NULL without memory. */
-static struct tensor_entry *list_entries(const struct trainer *trainer, int *count) {
+/* All of them, in the order in which they are written; free() the result. NULL without memory. average: the trainer's, or NULL
+ * to leave it out. */
+static struct tensor_entry *list_entries(const struct trainer *trainer, const struct average *average, int *count) {
   const struct net *net = trainer->net;
-  const struct average *average = trainer->average;
   size_t most = (size_t)net->parameter_count * 4 + (size_t)net->layer_count * 4 + 1;
   struct tensor_entry *entries = calloc(most, sizeof *entries);
   *count = 0;
@@ -94,7 +94,7 @@ static char *state_text(const struct trainer *trainer) {
 enum hwgq_status checkpoint_write(const struct trainer *trainer, const char *recipe, const char *path,
                                   struct hwgq_error *error) {
   int count;
-  struct tensor_entry *entries = list_entries(trainer, &count);
+  struct tensor_entry *entries = list_entries(trainer, trainer->average, &count);
   struct hwgq_tensor *tensors = calloc((size_t)count + 1, sizeof *tensors);
   char *network = NULL, *state = state_text(trainer);
   enum hwgq_status status = HWGQ_OK;
@@ -157,9 +157,10 @@ static enum hwgq_status read_state(struct checkpoint *checkpoint, const char *te
     status = read_count(state, "batch", where, INT32_MAX, &batch, error);
   if (status == HWGQ_OK) status = read_count(state, "right", where, INT64_MAX, &checkpoint->right, error);
   if (status == HWGQ_OK) status = read_count(state, "optimizer_step", where, INT64_MAX / 2, &checkpoint->optimizer_step, error);
-  if (status == HWGQ_OK && json_object_get(state, "average_count") != NULL)
+  checkpoint->averaged = json_object_get(state, "average_count") != NULL;
+  if (status == HWGQ_OK && checkpoint->averaged)
     status = read_count(state, "average_count", where, INT64_MAX / 2, &checkpoint->average_count, error);
-  checkpoint->average_measured = json_is_true(json_object_get(state, "average_measured"));
+  checkpoint->average_measured = checkpoint->averaged && json_is_true(json_object_get(state, "average_measured"));
   if (status == HWGQ_OK) status = read_double(state, "loss_sum", where, &checkpoint->loss_sum, error);
   if (status == HWGQ_OK) status = read_double(state, "seconds", where, &checkpoint->seconds, error);
   checkpoint->epoch = (int)epoch;
@@ -247,8 +248,7 @@ static enum hwgq_status restore_entry(const struct checkpoint *checkpoint, const
   const char *label = hwgq_storage_label(checkpoint->path);
   const struct hwgq_tensor *tensor = hwgq_safetensors_find(checkpoint->parsed, entry->name);
   if (tensor == NULL)
-    return hwgq_fail(error, HWGQ_ERROR_FORMAT,
-                     "checkpoint %s lacks tensor %s: was it made with another optimizer, or without an average?", label,
+    return hwgq_fail(error, HWGQ_ERROR_FORMAT, "checkpoint %s lacks tensor %s: was it made with another optimizer?", label,
                      entry->name);
   uint64_t bytes = sizeof(float) * entry->rows * (entry->columns > 0 ? entry->columns : 1);
   if (strcmp(tensor->dtype, "F32") != 0 || tensor->rank != (entry->columns > 0 ? 2 : 1) || tensor->bytes != bytes ||
@@ -270,7 +270,8 @@ enum hwgq_status checkpoint_restore(const struct checkpoint *checkpoint, struct 
   enum hwgq_status status = check_network(checkpoint, trainer, error);
   if (status != HWGQ_OK) return status;
   int count;
-  struct tensor_entry *entries = list_entries(trainer, &count);
+  /* A run that was begun without an average begins one now. */
+  struct tensor_entry *entries = list_entries(trainer, checkpoint->averaged ? trainer->average : NULL, &count);
   if (entries == NULL) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory to read a checkpoint");
   /* Everything is checked before anything is changed. */
   for (int copy = 0; copy <= 1; copy++)

@@ -103,6 +103,50 @@ START_TEST(a_resumed_run_goes_the_same_way) {
 }
 END_TEST
 
+/* Begun without an average, continued with one: of the last epoch's steps (0), of the weights as they are (1). Its tensors may
+ * be missing only when the run had none. */
+START_TEST(an_average_begins_when_a_run_goes_on) {
+  struct run run, with;
+  struct trainer_options options = default_options(OPTIMIZER_ADAM);
+  open_run(&run, options, 2);
+  options.average = _i == 0 ? (struct average_options){.epochs = 1} : (struct average_options){.batches = 2};
+  open_run(&with, options, 2);
+  int per_epoch = trainer_steps_per_epoch(run.trainer);
+  go(with.trainer, 1000);
+  ck_assert(trainer_has_average(with.trainer));
+  go(run.trainer, 2 * per_epoch + 1);
+  ck_assert_int_eq(checkpoint_write(run.trainer, "{}", path, &error), HWGQ_OK);
+  ck_assert_msg(restore(with.trainer, path) == HWGQ_OK, "%s", error.message);
+  ck_assert(!trainer_has_average(with.trainer));
+  ck_assert_int_eq(with.trainer->average->count, 0);
+  go(run.trainer, 1000);
+  go(with.trainer, 1000);
+  ck_assert(trainer_has_average(with.trainer));
+  ck_assert_int_eq(with.trainer->average->count, _i == 0 ? per_epoch : 1);
+  for (int i = 0; i < run.trainer->net->parameter_count; i++) {
+    const struct net_parameter *p = &run.trainer->net->parameters[i];
+    assert_same_floats(p->name, p->value, with.trainer->net->parameters[i].value, p->count);
+    if (_i == 1) assert_same_floats(p->name, p->value, with.trainer->average->values[i], p->count);
+  }
+  /* Without an average once more; and a file that should have one and lacks a tensor of it. */
+  ck_assert_int_eq(checkpoint_write(with.trainer, "{}", path, &error), HWGQ_OK);
+  ck_assert_msg(restore(run.trainer, path) == HWGQ_OK, "%s", error.message);
+  size_t length;
+  uint8_t *bytes = support_read_file(path, &length);
+  ck_assert_ptr_nonnull(bytes);
+  static const char name[] = "conv1.weight.average";
+  uint8_t *at = memmem(bytes, length, name, sizeof name - 1);
+  ck_assert_ptr_nonnull(at);
+  at[0] = 'k';
+  support_write_file(path, bytes, length);
+  ck_assert_int_eq(restore(with.trainer, path), HWGQ_ERROR_FORMAT);
+  ck_assert_msg(strstr(error.message, name) != NULL, "%s", error.message);
+  free(bytes);
+  close_run(&run);
+  close_run(&with);
+}
+END_TEST
+
 START_TEST(a_checkpoint_knows_its_recipe_and_network) {
   struct run run;
   struct checkpoint *checkpoint = NULL;
@@ -372,6 +416,7 @@ int main(void) {
     static const int stops[] = {0, 5, 12, 24};
     tcase_add_loop_test(tests, a_resumed_run_goes_the_same_way, stops[i], stops[i] + 1);
   }
+  tcase_add_loop_test(tests, an_average_begins_when_a_run_goes_on, 0, 2);
   tcase_add_test(tests, a_checkpoint_knows_its_recipe_and_network);
   tcase_add_test(tests, other_networks_and_optimizers_are_refused);
   tcase_add_test(tests, the_batch_size_changes_between_epochs_only);
