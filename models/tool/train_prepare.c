@@ -163,7 +163,12 @@ static enum hwgq_status initialize(struct session *s, struct hwgq_error *error) 
     status = hwgq_model_read(path, &model, error);
     if (status == HWGQ_OK) status = net_import(s->trainer->net, model->network, &taken, error);
   }
-  if (status == HWGQ_OK) printf("begins with %d layers of %s\n", taken, path);
+  if (status == HWGQ_OK) {
+    printf("begins with %d layers of %s\n", taken, path);
+    long long beyond = net_clamp_latent(s->trainer->net);
+    if (beyond > 0)
+      printf("%lld weights of binary layers lay beyond -1 to 1, where they are kept, and were cut to it\n", beyond);
+  }
   checkpoint_destroy(checkpoint);
   hwgq_model_destroy(model);
   return status;

@@ -311,11 +311,6 @@ static int take_layer(const struct checkpoint *checkpoint, const struct tensor_e
   return 1;
 }
 
-static void clamp_latent(struct net *net) {
-  for (int i = 0; i < net->parameter_count; i++)
-    if (net->parameters[i].latent) net->kernels->clamp(net->parameters[i].value, net->parameters[i].count, -1.0f, 1.0f);
-}
-
 enum hwgq_status checkpoint_initialize(const struct checkpoint *checkpoint, struct net *net, int *taken,
                                        struct hwgq_error *error) {
   *taken = 0;
@@ -345,7 +340,6 @@ enum hwgq_status checkpoint_initialize(const struct checkpoint *checkpoint, stru
       *taken += copy == 1 && good == 1;
     }
   }
-  clamp_latent(net);
   net_prepare(net);
   return HWGQ_OK;
 }

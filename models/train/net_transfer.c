@@ -66,7 +66,6 @@ static void import_weights(struct net_layer *l, const struct hwgq_layer *layer) 
           w = layer->weight[(size_t)o * (size_t)conv->taps + tap];
         else
           w = layer->weight_bits[(size_t)o * row_bytes + tap / 8] >> tap % 8 & 1 ? alpha : -alpha;
-        if (conv->binary) w = w < -1.0f ? -1.0f : w > 1.0f ? 1.0f : w;
         conv->weight[((size_t)p * (size_t)l->in.channels + (size_t)c) * (size_t)l->out.channels + (size_t)o] = w;
       }
     }
@@ -99,6 +98,18 @@ bool net_is_classifier(const struct net *net, const struct net_layer *layer) {
   for (int i = net->layer_count - 1; i >= 0; i--)
     if (has_weights(net->layers[i].op)) return layer == &net->layers[i];
   return false;
+}
+
+int64_t net_clamp_latent(struct net *net) {
+  int64_t beyond = 0;
+  for (int i = 0; i < net->parameter_count; i++) {
+    const struct net_parameter *p = &net->parameters[i];
+    if (!p->latent) continue;
+    for (size_t k = 0; k < p->count; k++) beyond += p->value[k] < -1.0f || p->value[k] > 1.0f;
+    net->kernels->clamp(p->value, p->count, -1.0f, 1.0f);
+  }
+  net_prepare(net);
+  return beyond;
 }
 
 enum hwgq_status net_import(struct net *net, const struct hwgq_network *network, int *taken, struct hwgq_error *error) {

@@ -344,6 +344,30 @@ START_TEST(models_come_back_as_they_went) {
 }
 END_TEST
 
+/* A network from elsewhere may have alphas above 1. As a teacher it keeps them; what is to be trained cannot. */
+START_TEST(alphas_above_1_come_back) {
+  struct run run;
+  open_run(&run, default_options(OPTIMIZER_ADAM), 1);
+  go(run.trainer, 2);
+  struct hwgq_model *model = model_of(&run), *back = NULL;
+  struct hwgq_layer *layer = &model->network->layers[hwgq_network_find(model->network, "conv2")];
+  ck_assert(layer->binary && layer->has_alpha);
+  layer->alpha[0] = 2.5f;
+  int taken = 0;
+  ck_assert_int_eq(net_import(run.trainer->net, model->network, &taken, &error), HWGQ_OK);
+  back = model_of(&run);
+  const struct hwgq_layer *other = &back->network->layers[hwgq_network_find(back->network, "conv2")];
+  for (int c = 0; c < layer->output.channels; c++) ck_assert_float_eq_tol(other->alpha[c], layer->alpha[c], 1e-5f);
+  hwgq_model_destroy(back);
+  ck_assert_int_eq(net_clamp_latent(run.trainer->net), run.trainer->net->layers[layer - model->network->layers].conv.taps);
+  back = model_of(&run);
+  ck_assert_float_eq(back->network->layers[layer - model->network->layers].alpha[0], 1);
+  hwgq_model_destroy(back);
+  hwgq_model_destroy(model);
+  close_run(&run);
+}
+END_TEST
+
 /* Float first, then quantized: latent weights are the float ones, within their bounds. */
 START_TEST(a_run_begins_with_another_ones_weights) {
   char *folder = support_make_directory(), *path = support_path(folder, "checkpoint");
@@ -368,6 +392,8 @@ START_TEST(a_run_begins_with_another_ones_weights) {
     enum hwgq_status status = from_model ? net_import(run.trainer->net, network, &taken, &error)
                                          : checkpoint_initialize(checkpoint, run.trainer->net, &taken, &error);
     ck_assert_msg(status == HWGQ_OK, "%s", error.message);
+    ck_assert_int_ge(net_clamp_latent(run.trainer->net), 2);
+    ck_assert_int_eq(net_clamp_latent(run.trainer->net), 0);
     ck_assert_int_eq(taken, 13); /* 6 convolutions, 6 batch norms, the classifier */
     for (int i = 0; i < first->net->parameter_count; i++) {
       const struct net_parameter *p = &first->net->parameters[i], *q = &run.trainer->net->parameters[i];
@@ -477,6 +503,7 @@ int main(void) {
   tcase_add_test(tests, an_average_is_as_good_as_its_weights);
   tcase_add_test(tests, teachers_see_the_same_images);
   tcase_add_test(tests, models_come_back_as_they_went);
+  tcase_add_test(tests, alphas_above_1_come_back);
   tcase_add_test(tests, a_run_begins_with_another_ones_weights);
   tcase_add_test(tests, beginnings_must_fit);
   tcase_add_test(tests, distributions_count_every_value);
