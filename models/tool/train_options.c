@@ -255,6 +255,18 @@ static bool choose_output(struct train_options *o) {
   return o->output != NULL;
 }
 
+/* Options that say something about quantization, of a network without it. Not of a resumed run: its checkpoint may be of a
+ * version that took them, in vain. */
+static enum hwgq_status check_unquantized(const struct train_options *o, struct hwgq_error *error) {
+  static const enum train_option options[] = {TRAIN_BITS, TRAIN_LEVEL_COUNT, TRAIN_ZERO, TRAIN_BACKWARD};
+  if (o->resume != NULL || o->levels == TRAIN_UNIFORM || o->levels == TRAIN_FREE) return HWGQ_OK;
+  for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+    if (o->given[options[i]] != NULL)
+      return hwgq_fail(error, HWGQ_ERROR_INVALID, "--%s goes with --levels uniform or free, not with %s",
+                       options_table[options[i]].name, levels[o->levels]);
+  return HWGQ_OK;
+}
+
 static enum hwgq_status check(const struct train_options *o, struct hwgq_error *error) {
   if (o->network == NULL || o->data == NULL)
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "give a network and data, as in hwgq train lenet DATA -o OUT.hwgq");
@@ -270,7 +282,7 @@ static enum hwgq_status check(const struct train_options *o, struct hwgq_error *
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "--step goes with --levels uniform");
   if (o->teacher == NULL && (o->given[TRAIN_DISTILL_WEIGHT] != NULL || o->given[TRAIN_DISTILL_TEMPERATURE] != NULL))
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "--distill-weight and --distill-temperature go with --teacher MODEL");
-  return HWGQ_OK;
+  return check_unquantized(o, error);
 }
 
 enum hwgq_status train_options_parse(int argc, char **argv, struct train_options *o, struct hwgq_error *error) {

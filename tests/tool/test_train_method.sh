@@ -88,6 +88,12 @@ refused_here() { # CODE TEXT ARGUMENT...
 }
 ok "refused: bits and levels" refused_here 2 "one of --bits and --level-count" --bits 2 --level-count 3
 ok "refused: step of free levels" refused_here 2 "--step goes with" --levels free --step 0.5
+for option in "--bits 2" "--level-count 2" "--zero half" "--backward vanilla"; do
+  for levels in sign relu; do
+    # shellcheck disable=SC2086
+    ok "refused: $option of $levels" refused_here 2 "${option% *} goes with --levels uniform or free, not with $levels" --levels $levels $option
+  done
+done
 ok "refused: distillation without a teacher" refused_here 2 "--teacher" --distill-weight 0.5
 ok "refused: preset" refused_here 2 'no preset "best"' --preset best
 ok "refused: two averages" refused_here 1 "not both" --average 0.9 --average-epochs 1
