@@ -61,7 +61,7 @@ static const char usage_images[] =
     "  --pad N              shift by up to N pixels each way (default 4)\n"
     "  --zoom Z             enlarge or shrink by a factor of up to 1 + Z (default 0: off)\n"
     "  --crop S             cut away up to this share of each side, anywhere, and enlarge the rest (default 0)\n"
-    "  --aspect A           stretch by a factor of up to 1 + A (default 0)\n"
+    "  --aspect A           stretch width against height, or height against width, by a factor of up to 1 + A (default 0)\n"
     "  --blur P             blur every other image, by up to P pixels (standard deviation; default 0)\n"
     "  --soften F           shrink every other image by a factor of up to 1 + F and enlarge it again (default 0)\n"
     "  --brightness F       multiply or divide pixels by up to 1 + F (default 0)\n"

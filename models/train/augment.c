@@ -56,11 +56,12 @@ float augment_factor(struct rng *rng, double range) {
   return expf((2.0f * rng_uniform(rng) - 1.0f) * logf(1.0f + (float)range));
 }
 
-/* The part of the image that is taken: its center moves by the shift. */
+/* The part of the image that is taken: its center moves by the shift. Aspect: width and height share the factor between them.
+ */
 static struct window draw_window(const struct augmentation *a, struct hwgq_shape shape, float left, float top,
                                  struct rng *rng) {
   float step = a->zoom > 0 ? augment_factor(rng, a->zoom) : 1.0f;
-  float aspect = a->aspect > 0 ? augment_factor(rng, a->aspect / 2) : 1.0f;
+  float aspect = a->aspect > 0 ? augment_factor(rng, sqrt(1.0 + a->aspect) - 1.0) : 1.0f;
   if (a->crop > 0) {
     float away = rng_uniform(rng) * (float)a->crop;
     left += (rng_uniform(rng) - 0.5f) * away * (float)(shape.width - 1);

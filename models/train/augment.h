@@ -11,7 +11,7 @@ struct augmentation {
   int pad;           /* shifted by up to this many pixels each way; what comes into view has the mean's value */
   double zoom;       /* enlarged or shrunk by a factor of up to 1 + zoom (uniform in its logarithm), bilinear */
   double crop;       /* up to this share of each side is cut away, anywhere, and the rest enlarged; below 1 */
-  double aspect;     /* stretched by a factor of up to 1 + aspect one way or the other */
+  double aspect;     /* width to height stretched by a factor of up to 1 + aspect, or height to width */
   double blur;       /* every other image: Gaussian, with a standard deviation of up to this many pixels */
   double soften;     /* every other image: shrunk by a factor of up to 1 + soften and enlarged again */
   double brightness; /* pixels times up to 1 + brightness, or divided by it; the next two likewise */
