@@ -154,12 +154,11 @@ static enum hwgq_status initialize(struct session *s, struct hwgq_error *error) 
   const char *path = s->options.initial;
   struct checkpoint *checkpoint = NULL;
   struct hwgq_model *model = NULL;
-  struct hwgq_error no_checkpoint;
   int taken = 0;
-  enum hwgq_status status = checkpoint_read(path, &checkpoint, &no_checkpoint);
+  enum hwgq_status status = checkpoint_read(path, &checkpoint, error);
   if (status == HWGQ_OK) {
     status = checkpoint_initialize(checkpoint, s->trainer->net, &taken, error);
-  } else {
+  } else if (status == HWGQ_ERROR_FORMAT && !checkpoint_recognize(path)) {
     status = hwgq_model_read(path, &model, error);
     if (status == HWGQ_OK) status = net_import(s->trainer->net, model->network, &taken, error);
   }

@@ -204,6 +204,16 @@ enum hwgq_status checkpoint_read(const char *path, struct checkpoint **result, s
   return HWGQ_OK;
 }
 
+bool checkpoint_recognize(const char *path) {
+  enum { BEGINNING = 256 }; /* the header's length and its first words: the format is the first of the metadata */
+  uint8_t *bytes = NULL;
+  size_t length = 0;
+  if (hwgq_storage_read(path, CHECKPOINT_MAX_BYTES, &bytes, &length, NULL) != HWGQ_OK) return false;
+  bool recognized = memmem(bytes, length < BEGINNING ? length : BEGINNING, format, sizeof format - 1) != NULL;
+  free(bytes);
+  return recognized;
+}
+
 void checkpoint_destroy(struct checkpoint *checkpoint) {
   if (checkpoint == NULL) return;
   hwgq_safetensors_destroy(checkpoint->parsed);

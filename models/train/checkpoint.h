@@ -13,6 +13,8 @@ enum hwgq_status checkpoint_write(const struct trainer *trainer, const char *rec
 
 struct checkpoint;
 enum hwgq_status checkpoint_read(const char *path, struct checkpoint **checkpoint, struct hwgq_error *error);
+/* Whether a file begins as a checkpoint does, though it may be damaged or cut short. */
+bool checkpoint_recognize(const char *path);
 void checkpoint_destroy(struct checkpoint *checkpoint);
 const char *checkpoint_recipe(const struct checkpoint *checkpoint);
 /* The network it belongs to, without trained parameters; to be destroyed by the caller. */

@@ -124,6 +124,9 @@ ok "refused: no such teacher" refused_here 1 nobody --teacher "$folder/nobody"
 ok "refused: a teacher for other images" refused 1 "the teacher takes images" vgg-small "$few" "${small[@]}" -o "$folder/x" --teacher "$folder/way1.hwgq"
 ok "refused: a beginning of another width" refused_here 1 "same network and width" --width 0.2 --initial "$folder/way1.hwgq"
 ok "refused: a beginning that is neither" refused_here 1 image.checkpoint --initial "$folder/image.checkpoint"
+# A damaged checkpoint is told as such, not as a file that is no model.
+LC_ALL=C sed 's/\\"step\\":0,/\\"step\\":-,/' "$folder/full.hwgq.checkpoint" >"$folder/spoiled"
+ok "refused: a beginning of a spoiled state" refused_here 1 "checkpoint $folder/spoiled, state" --initial "$folder/spoiled"
 ok "refused: a report without training" refused 2 "--report needs" --resume "$folder/full.hwgq.checkpoint" --export-only -o "$folder/x" --report "$folder/r"
 
 # The table: two rows, in two goes.
