@@ -229,12 +229,21 @@ static enum hwgq_status check_writable(const char *path, struct hwgq_error *erro
   return status;
 }
 
+static enum hwgq_status check_report(const struct session *s, struct hwgq_error *error) {
+  char *page = NULL;
+  enum hwgq_status status = session_report_path(s, &page, error);
+  if (status == HWGQ_OK) status = check_writable(page, error);
+  free(page);
+  return status;
+}
+
 /* Everything that is going to be written, before the images are read. An earlier log is not touched yet. */
 static enum hwgq_status check_outputs(struct session *s, struct hwgq_error *error) {
   const struct train_options *o = &s->options;
   enum hwgq_status status = o->output != NULL ? check_writable(o->output, error) : HWGQ_OK;
   if (status != HWGQ_OK || o->export_only) return status;
   status = check_writable(s->checkpoint_path, error);
+  if (status == HWGQ_OK && o->report != NULL) status = check_report(s, error);
   if (status != HWGQ_OK || o->log == NULL) return status;
   s->log = fopen(o->log, "a");
   return s->log != NULL ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_IO, "cannot write the log %s: %m", o->log);

@@ -43,13 +43,18 @@ static json_t *facts_of(const struct session *s) {
   return facts;
 }
 
+enum hwgq_status session_report_path(const struct session *s, char **path, struct hwgq_error *error) {
+  if (mkdir(s->options.report, 0777) != 0 && errno != EEXIST)
+    return hwgq_fail(error, HWGQ_ERROR_IO, "cannot make the folder %s: %m", s->options.report);
+  if (asprintf(path, "%s/report.html", s->options.report) >= 0) return HWGQ_OK;
+  *path = NULL;
+  return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the report");
+}
+
 static enum hwgq_status write_page(const struct session *s, struct text *page, struct hwgq_error *error) {
   char *path = NULL;
-  if (page->failed || asprintf(&path, "%s/report.html", s->options.report) < 0)
-    return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the report");
-  enum hwgq_status status = HWGQ_OK;
-  if (mkdir(s->options.report, 0777) != 0 && errno != EEXIST)
-    status = hwgq_fail(error, HWGQ_ERROR_IO, "cannot make the folder %s: %m", s->options.report);
+  if (page->failed) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the report");
+  enum hwgq_status status = session_report_path(s, &path, error);
   struct hwgq_chunk chunk = {page->data, page->length};
   if (status == HWGQ_OK) status = hwgq_storage_replace(path, &chunk, 1, error);
   free(path);

@@ -101,8 +101,6 @@ ok "report: the log's figures" report_is "$folder/reported.log" 3
 ok "report: a curve of three points" grep -qE '<path class="curve s1" d="M[0-9.]+ [0-9.]+ L[0-9.]+ [0-9.]+ L[0-9.]+ [0-9.]+"/>' "$folder/report/report.html"
 ok "report: not averaged, sign" trained reported --report "$folder/report" --levels sign --no-test
 ok "report: well-formed" well_formed
-ok "report that cannot be written" trained reported --report "$folder/reported.log/x"
-ok "report that cannot be written: told" complains "training goes on"
 
 refused_here() { # CODE TEXT ARGUMENT...
   local code=$1 text=$2
@@ -127,6 +125,12 @@ ok "refused: a beginning that is neither" refused_here 1 image.checkpoint --init
 # A damaged checkpoint is told as such, not as a file that is no model.
 LC_ALL=C sed 's/\\"step\\":0,/\\"step\\":-,/' "$folder/full.hwgq.checkpoint" >"$folder/spoiled"
 ok "refused: a beginning of a spoiled state" refused_here 1 "checkpoint $folder/spoiled, state" --initial "$folder/spoiled"
+rm -rf "$folder"/x*
+ok "refused: a report in no folder" refused_here 1 "cannot make the folder $folder/no/r" --report "$folder/no/r"
+ok "refused: a report where a file is" refused_here 1 "cannot write $folder/full.log/report.html" --report "$folder/full.log"
+mkdir -p "$folder/taken/report.html"
+ok "refused: a report that is a folder" refused_here 1 "cannot write $folder/taken/report.html" --report "$folder/taken"
+ok "refused: a report, before training" test -z "$(ls "$folder"/x* 2>/dev/null)" -a ! -s "$folder/out"
 ok "refused: a report without training" refused 2 "--report needs" --resume "$folder/full.hwgq.checkpoint" --export-only -o "$folder/x" --report "$folder/r"
 
 # The table: two rows, in two goes.
