@@ -77,6 +77,7 @@ struct request {
   bool several;                /* the reply has `results` */
   struct stats_image *timings; /* of the images that were classified */
   int timing_count;
+  _Atomic uint64_t work_ns; /* that its images took so far, also those that failed: every worker adds */
 
   struct reply reply;
   uint64_t received_ns, queue_ns, total_ns;

@@ -242,7 +242,7 @@ static uint64_t pixels_of(const struct classify_result *result) {
 /* Image `index`, of at most so many pixels. */
 static enum hwgq_status classify_one(struct job *job, int index, uint64_t pixels, struct classify_scratch *scratch,
                                      struct classify_result *result, struct hwgq_error *error) {
-  const struct request *request = job->request;
+  struct request *request = job->request;
   const struct request_image *image = &request->images[index];
   const struct config *config = request->server->config;
   uint64_t all = (uint64_t)config->max_decode_ms * CLOCK_MS, taken = atomic_load(&job->decode_ns);
@@ -252,7 +252,8 @@ static enum hwgq_status classify_one(struct job *job, int index, uint64_t pixels
                                       .budget = &request->server->decoding};
   enum hwgq_status status =
       classify_bytes(request->model->classifier, scratch, image->bytes, image->length, &limits, result, error);
-  atomic_fetch_add(&job->decode_ns, result->decode_ns + result->preprocess_ns);
+  atomic_fetch_add(&job->decode_ns, result->decode_ns - result->waited_ns + result->preprocess_ns);
+  atomic_fetch_add(&request->work_ns, classify_work_ns(result));
   return status;
 }
 

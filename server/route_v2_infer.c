@@ -148,7 +148,7 @@ static enum hwgq_status classify_file(struct job *job, int index, struct classif
   enum hwgq_status status = classify_bytes(request->model->classifier, scratch, request->images[index].bytes,
                                            request->images[index].length, &limits, result, error);
   uint64_t pixels = (uint64_t)result->image.width * (uint64_t)result->image.height;
-  atomic_fetch_add(&job->decode_ns, result->decode_ns + result->preprocess_ns);
+  atomic_fetch_add(&job->decode_ns, result->decode_ns - result->waited_ns + result->preprocess_ns);
   if (!status && atomic_fetch_add(&job->pixels, pixels) + pixels > all) {
     status = hwgq_fail(error, HWGQ_ERROR_LIMIT, "the images of this request have more than %llu pixels together: send several",
                        (unsigned long long)all);
@@ -172,8 +172,8 @@ static bool run_part(void *context, int index, struct classify_scratch *scratch,
                                 .channels = input->channels,
                                 .pixels = (uint8_t *)(uintptr_t)job->request->images[index].bytes};
     status = classify_image(job->request->model->classifier, scratch, &image, &result, &error);
-    result.decode_ns = 0;
   }
+  atomic_fetch_add(&job->request->work_ns, classify_work_ns(&result));
   if (!status) {
     keep(job, index, &result, helper);
     return true;
@@ -198,7 +198,9 @@ static bool nobody_waits(void *context) {
 static bool classify_apart(struct request *request, struct job *job, enum hwgq_status *status, struct hwgq_error *error) {
   const int batch = job->parsed.input.batch;
   struct spread spread = {.run = run_part, .leave = nobody_waits, .context = job, .count = batch};
+  uint64_t start = clock_now();
   *status = find_images(request, job, error);
+  atomic_fetch_add(&request->work_ns, clock_now() - start);
   if (*status) return true;
   job->failed = batch;
   spread_images(&request->server->spread, &spread, job->scratch);
@@ -211,7 +213,7 @@ static bool classify_apart(struct request *request, struct job *job, enum hwgq_s
 /* ---- images that are made from the body one after another -----------------------------------------------------------------
  */
 
-static enum hwgq_status classify_next(const struct request *request, struct job *job, struct classify_result *result,
+static enum hwgq_status classify_next(struct request *request, struct job *job, struct classify_result *result,
                                       struct hwgq_error *error) {
   const struct v2_input *input = &job->parsed.input;
   const struct classifier *classifier = request->model->classifier;
@@ -220,15 +222,16 @@ static enum hwgq_status classify_next(const struct request *request, struct job 
   uint64_t start = clock_now();
   status = input->datatype == V2_FP32 ? v2_read_values(&job->reader, job->values, error)
                                       : v2_read_pixels(&job->reader, &pixels, error);
-  if (status) return status;
   uint64_t decoded = clock_now();
-  if (input->datatype == V2_FP32) {
+  *result = (struct classify_result){0};
+  if (!status && input->datatype == V2_FP32) {
     status = classify_tensor(classifier, job->scratch, job->values, result, error);
-  } else {
+  } else if (!status) {
     const struct image image = {.width = input->width, .height = input->height, .channels = input->channels, .pixels = pixels};
     status = classify_image(classifier, job->scratch, &image, result, error);
   }
   result->decode_ns = decoded - start;
+  atomic_fetch_add(&request->work_ns, classify_work_ns(result));
   return status;
 }
 
@@ -286,7 +289,9 @@ static void write_failure(struct request *request, enum hwgq_status status, cons
 static void run(struct request *request, struct classify_scratch *scratch) {
   struct job job = {.scratch = scratch, .request = request, .mutex = PTHREAD_MUTEX_INITIALIZER};
   struct hwgq_error error = {{0}};
+  uint64_t start = clock_now();
   enum hwgq_status status = prepare(request, &job, &error);
+  atomic_fetch_add(&request->work_ns, clock_now() - start);
   bool there = status || (lie_apart(&job.parsed.input) ? classify_apart : classify_all)(request, &job, &status, &error);
   if (!there) {
     request->gone = true;

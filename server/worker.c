@@ -67,11 +67,7 @@ static void help(const struct worker *worker) {
 
 /* What a request took is known now: who gave it waits accordingly. */
 static void charge(struct queue *queue, const struct request *request) {
-  uint64_t spent = 0;
-  for (int i = 0; i < request->timing_count; i++) {
-    const struct stats_image *image = &request->timings[i];
-    spent += image->decode_ns + image->preprocess_ns + image->inference_ns;
-  }
+  uint64_t spent = atomic_load(&request->work_ns);
   if (spent > 2 * request->item.cost) queue_charge(queue, &request->item, spent - request->item.cost);
 }
 

@@ -144,6 +144,10 @@ void classify_scratch_destroy(struct classify_scratch *scratch) {
   free(scratch);
 }
 
+uint64_t classify_work_ns(const struct classify_result *result) {
+  return result->decode_ns - result->waited_ns + result->preprocess_ns + result->inference_ns;
+}
+
 enum hwgq_status classify_prepare(const struct classifier *classifier, struct classify_scratch *scratch, const uint8_t *bytes,
                                   size_t length, const struct image_limits *limits, struct classify_result *result,
                                   struct hwgq_error *error) {
@@ -151,10 +155,13 @@ enum hwgq_status classify_prepare(const struct classifier *classifier, struct cl
   *result = (struct classify_result){0};
   enum hwgq_status status = classify_scratch_reserve(scratch, classifier, error);
   if (status) return status;
+  struct image_times times;
   uint64_t start = now_ns();
   status = image_prepare(bytes, length, limits ? limits : &default_limits, &classifier->model->preprocess, classifier->input,
-                         scratch->pixels, &result->image, &result->preprocess_ns, error);
-  result->decode_ns = now_ns() - start - result->preprocess_ns;
+                         scratch->pixels, &result->image, &times, error);
+  result->decode_ns = now_ns() - start - times.resize_ns;
+  result->preprocess_ns = times.resize_ns;
+  result->waited_ns = times.waited_ns;
   if (status) return status;
   result->pixels = scratch->pixels;
   return HWGQ_OK;

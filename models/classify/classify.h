@@ -45,11 +45,15 @@ struct classify_result {
   const float *scores;     /* [class_count] probabilities, in the scratch: valid until its next use */
   struct image_info image; /* also after a failure, as far as the header was understood */
   uint64_t decode_ns, preprocess_ns, inference_ns; /* CLOCK_MONOTONIC */
+  uint64_t waited_ns;                              /* of decode_ns: for its part of the budget */
   int helpers;                                     /* that had a part in it */
 };
+/* Nanoseconds of work that it took so far, failure or not. */
+uint64_t classify_work_ns(const struct classify_result *result);
 
-/* Decodes and preprocesses only: fills pixels, image, decode_ns and preprocess_ns. limits: NULL for IMAGE_LIMITS_DEFAULT.
- * Errors are those of image_prepare. Decoding and preprocessing alternate: their times are sums, also after a failure. */
+/* Decodes and preprocesses only: fills pixels, image, decode_ns, preprocess_ns and waited_ns. limits: NULL for
+ * IMAGE_LIMITS_DEFAULT. Errors are those of image_prepare. Decoding and preprocessing alternate: their times are sums, also
+ * after a failure. */
 enum hwgq_status classify_prepare(const struct classifier *classifier, struct classify_scratch *scratch, const uint8_t *bytes,
                                   size_t length, const struct image_limits *limits, struct classify_result *result,
                                   struct hwgq_error *error);

@@ -44,7 +44,10 @@ enum hwgq_status image_check_memory(struct image_job *job, uint64_t bytes, const
                      (unsigned long long)(most >> 20));
   }
   if (!limits->budget) return HWGQ_OK;
-  if (!image_budget_take(limits->budget, bytes, limits->deadline_ns)) {
+  uint64_t start = now_ns();
+  bool taken = image_budget_take(limits->budget, bytes, limits->deadline_ns);
+  job->waited_ns = now_ns() - start;
+  if (!taken) {
     return hwgq_fail(job->error, HWGQ_ERROR_MEMORY,
                      "other large images take the memory that is set aside for decoding; send this one again later");
   }
@@ -53,7 +56,7 @@ enum hwgq_status image_check_memory(struct image_job *job, uint64_t bytes, const
 }
 
 enum hwgq_status image_check_time(const struct image_job *job) {
-  if (!job->limits->deadline_ns || now_ns() <= job->limits->deadline_ns) return HWGQ_OK;
+  if (!job->limits->deadline_ns || now_ns() <= job->limits->deadline_ns + job->waited_ns) return HWGQ_OK;
   return hwgq_fail(job->error, HWGQ_ERROR_LIMIT,
                    "decoding the image of %dx%d pixels takes longer than is allowed; send it at a smaller size",
                    job->info->width, job->info->height);

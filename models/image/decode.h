@@ -35,8 +35,9 @@ struct image_job {
   bool measure;
   struct image_info *info;
   struct hwgq_error *error;
-  uint64_t sink_ns; /* with measure: time that the sink took */
-  uint64_t granted; /* bytes taken from limits->budget; image.c gives them back */
+  uint64_t sink_ns;   /* with measure: time that the sink took */
+  uint64_t waited_ns; /* for what was granted */
+  uint64_t granted;   /* bytes taken from limits->budget; image.c gives them back */
 };
 
 /* Each as image_decode, for bytes that image_sniff told to be of that format. */

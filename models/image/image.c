@@ -114,9 +114,10 @@ void image_release(struct image *image) {
 
 enum hwgq_status image_prepare(const uint8_t *bytes, size_t length, const struct image_limits *limits,
                                const struct hwgq_preprocess *preprocess, struct hwgq_shape shape, uint8_t *pixels,
-                               struct image_info *info, uint64_t *resize_ns, struct hwgq_error *error) {
+                               struct image_info *info, struct image_times *times, struct hwgq_error *error) {
   struct image_resizer *resizer = NULL;
   *info = (struct image_info){0};
+  if (times) *times = (struct image_times){0};
   enum hwgq_status status = image_resizer_create(preprocess, shape, pixels, &resizer, error);
   if (status) return status;
   struct image_job job = {.bytes = bytes,
@@ -124,11 +125,11 @@ enum hwgq_status image_prepare(const uint8_t *bytes, size_t length, const struct
                           .limits = limits,
                           .shorter_side = image_shorter_side(preprocess, shape),
                           .sink = image_resizer_sink(resizer),
-                          .measure = resize_ns != NULL,
+                          .measure = times != NULL,
                           .info = info,
                           .error = error};
   status = decode(&job);
-  if (resize_ns) *resize_ns = job.sink_ns;
+  if (times) *times = (struct image_times){.resize_ns = job.sink_ns, .waited_ns = job.waited_ns};
   image_resizer_destroy(resizer);
   return status;
 }

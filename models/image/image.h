@@ -32,10 +32,12 @@ struct image {
 struct image_budget;
 
 struct image_limits {
-  uint64_t max_pixels;         /* width * height as the header states it */
-  int max_scans;               /* of a JPEG */
-  uint64_t max_memory;         /* bytes that one decode may take; 0: any */
-  uint64_t deadline_ns;        /* CLOCK_MONOTONIC; 0: none. Kept to within some 0.3 s for a large WebP, 50 ms for others */
+  uint64_t max_pixels; /* width * height as the header states it */
+  int max_scans;       /* of a JPEG */
+  uint64_t max_memory; /* bytes that one decode may take; 0: any */
+  /* CLOCK_MONOTONIC; 0: none. Kept to within some 0.3 s for a large WebP, 50 ms for others. Waiting for the budget ends there,
+   * and what it took is then added. */
+  uint64_t deadline_ns;
   struct image_budget *budget; /* shared by concurrent decodes; NULL: none */
 };
 
@@ -44,6 +46,12 @@ struct image_limits {
 struct image_info {
   enum image_format format;
   int width, height;
+};
+
+/* Parts of the time that one image_prepare took. */
+struct image_times {
+  uint64_t resize_ns;
+  uint64_t waited_ns; /* for its part of the budget: nobody worked */
 };
 
 enum {
@@ -73,8 +81,8 @@ enum hwgq_status image_preprocess(const struct image *image, const struct hwgq_p
 /* The shorter side that image_preprocess will resize to. */
 int image_shorter_side(const struct hwgq_preprocess *preprocess, struct hwgq_shape shape);
 
-/* image_decode and image_preprocess in one pass over the rows, without the whole image in memory. *resize_ns (NULL: not
- * measured) is the part of the time that resizing took. Errors are those of both.
+/* image_decode and image_preprocess in one pass over the rows, without the whole image in memory. *times (NULL: not
+ * measured) is filled also on failure. Errors are those of both.
  *
  * Tolerance: the pixels are those of the two functions, bit for bit, except when a JPEG's shorter side is at least 6 times
  * image_shorter_side. Then it is decoded at 1/2, 1/4 or 1/8, to at least 3 times the size that it is resized to. A photograph's
@@ -83,6 +91,6 @@ int image_shorter_side(const struct hwgq_preprocess *preprocess, struct hwgq_sha
  * eight photographs. */
 enum hwgq_status image_prepare(const uint8_t *bytes, size_t length, const struct image_limits *limits,
                                const struct hwgq_preprocess *preprocess, struct hwgq_shape shape, uint8_t *pixels,
-                               struct image_info *info, uint64_t *resize_ns, struct hwgq_error *error);
+                               struct image_info *info, struct image_times *times, struct hwgq_error *error);
 
 #endif

@@ -1,7 +1,10 @@
 """Load from outside: the queue, deadlines, clients that leave or do not read, counts.
 suite_load.py BUILD_DIR FIXTURES (see run.sh). Every group of checks has a daemon of its own."""
+import json
 import signal
 import socket
+import struct
+import zlib
 
 from harness import *
 
@@ -56,6 +59,44 @@ def gone_while_running():
         images = daemon.get("/stats").json["models"]["slow"]["images"]
         check("most of its images did not run", images < 4096 * 0.8, images)
         check("the next one is served", daemon.post("/classify", JPEG).status == 200)
+
+
+def failures_are_charged():
+    """Work that ends in an error is work: who gave it waits for his next turn as anybody else."""
+    keys = fixture("load-keys")
+    costly, patient, blocking = (add_key(keys, name) for name in ("costly", "patient", "blocking"))
+    batch = [JPEG] * 2000 + [JPEG[:200]]
+    binary = [len(image).to_bytes(4, "little") + image for image in batch]
+    head = json.dumps({"inputs": [{"name": "image", "shape": [len(batch)], "datatype": "BYTES",
+                                   "parameters": {"binary_data_size": sum(map(len, binary))}}]}).encode()
+    pixels = zlib.compress(bytes(8000 * 8001), 1)
+
+    def chunk(kind, data):
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+    picture = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8000, 8000, 8, 0, 0, 0, 0)) +
+               chunk(b"IDAT", pixels[:-len(pixels) // 8]) + chunk(b"IEND", b""))
+    for what, path, body, headers in (
+            ("a picture that breaks off", "/classify", picture, {}),
+            ("a batch whose last image is broken", "/v2/models/color/infer", head + b"".join(binary),
+             {"Inference-Header-Content-Length": str(len(head))})):
+        with Daemon(BUILD, FOLDER, *SLOW, "--keys-file", keys) as daemon:
+            def post(*arguments, headers={}):
+                return Later(lambda: daemon.post(*arguments, headers=dict(headers, **bearer(costly))))
+            for _ in range(50):  # so that it knows what an image costs, whatever came between when it measured the first one
+                post("/classify", JPEG).result()
+            with Busy(daemon, blocking):
+                failing = post(path, body, "application/octet-stream", headers=headers)
+                check("it waits", waiting(daemon, 1))
+                # Of the same client: without the charge they are all served in the turn that the failing one began.
+                others = [post("/classify", JPEG) for _ in range(4)]
+                check("his others wait", waiting(daemon, 5))
+                other_client = Busy(daemon, patient, wait=False)
+                check("so does another client", waiting(daemon, 6))
+            with other_client:
+                check(what + " fails", failing.result().status == 422, failing.reply.body[:300])
+                check("the other client's turn comes", until(lambda: sample(daemon, "hwgqd_queue_depth") <= 4))
+                check(what + " is charged", not until(lambda: sample(daemon, "hwgqd_queue_depth") != 4, 0.5))
+            check("then the rest is served", [later.result().status for later in others] == [200] * 4)
 
 
 def lazy_reader(daemon, images=3000):
@@ -146,4 +187,4 @@ def counts_agree():
         check("nothing waits", samples["hwgqd_queue_depth"] == 0)
 
 
-main(full_queue, deadline, gone_client, gone_while_running, unread_replies, counts_agree)
+main(full_queue, deadline, gone_client, gone_while_running, failures_are_charged, unread_replies, counts_agree)

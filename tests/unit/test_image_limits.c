@@ -2,6 +2,7 @@
  * deadline; and the tolerance of reduced JPEG scales. */
 #include "models/classify/classify.h"
 #include "models/image/budget.h"
+#include "models/image/decode.h"
 #include "models/image/image.h"
 #include "tests/support/image_files.h"
 
@@ -341,6 +342,46 @@ START_TEST(a_taken_budget_is_waited_for) {
 }
 END_TEST
 
+static void *prepare_large(void *argument) {
+  static struct image_times times;
+  const struct fuzz_buffer *file = argument;
+  uint8_t out[32 * 32 * 3];
+  struct image_info seen;
+  return image_prepare(file->bytes, file->length, &limits, &preprocess, shape, out, &seen, &times, NULL) ? NULL : &times;
+}
+
+static void wait_for_waiter(void) {
+  for (bool waits = false; !waits; nanosleep(&(struct timespec){0, 1000000}, NULL)) {
+    pthread_mutex_lock(&budget.lock);
+    waits = budget.first != NULL;
+    pthread_mutex_unlock(&budget.lock);
+  }
+}
+
+/* The wait is told apart from the work, and takes none of the time that decoding has. */
+START_TEST(waiting_is_no_work) {
+  enum { HELD_NS = 30000000 };
+  struct fuzz_buffer file = flat_jpeg(1600, true);
+  pthread_t thread;
+  void *times = NULL;
+  ck_assert(image_budget_take(&budget, 127 * MIB, 0));
+  limits.deadline_ns = now_ns() + 600000000000;
+  ck_assert_int_eq(pthread_create(&thread, NULL, prepare_large, &file), 0);
+  wait_for_waiter();
+  nanosleep(&(struct timespec){0, HELD_NS}, NULL);
+  image_budget_give(&budget, 127 * MIB);
+  pthread_join(thread, &times);
+  ck_assert_ptr_nonnull(times);
+  ck_assert_uint_ge(((struct image_times *)times)->waited_ns, HELD_NS);
+  struct image_job job = {.limits = &limits, .info = &info, .error = &error};
+  limits.deadline_ns = now_ns() - 1000000000;
+  ck_assert_int_eq(image_check_time(&job), HWGQ_ERROR_LIMIT);
+  job.waited_ns = 600000000000;
+  ck_assert_int_eq(image_check_time(&job), HWGQ_OK);
+  free(file.bytes);
+}
+END_TEST
+
 struct taker {
   pthread_t thread;
   const struct fuzz_buffer *file;
@@ -390,11 +431,7 @@ START_TEST(waiters_are_served_in_turn) {
   void *taken = NULL;
   ck_assert(image_budget_take(&budget, 60 * MIB, 0));
   ck_assert_int_eq(pthread_create(&thread, NULL, take_much, NULL), 0);
-  for (bool waits = false; !waits; nanosleep(&(struct timespec){0, 1000000}, NULL)) {
-    pthread_mutex_lock(&budget.lock);
-    waits = budget.first != NULL;
-    pthread_mutex_unlock(&budget.lock);
-  }
+  wait_for_waiter();
   ck_assert(!image_budget_take(&budget, 10 * MIB, now_ns() + 20000000));
   image_budget_give(&budget, 60 * MIB);
   pthread_join(thread, &taken);
@@ -538,6 +575,7 @@ int main(void) {
   tcase_add_loop_test(shared, deadlines_are_kept, 0, 4);
   tcase_add_loop_test(shared, stated_memory_is_enough, 0, 4);
   tcase_add_test(threads, a_taken_budget_is_waited_for);
+  tcase_add_test(threads, waiting_is_no_work);
   tcase_add_test(threads, concurrent_decodes_take_turns);
   tcase_add_test(threads, waiters_are_served_in_turn);
   tcase_add_test(scales, reduced_scales_keep_their_tolerance);
