@@ -312,7 +312,15 @@ static void run_late(struct job *job, struct classify_scratch *scratch) {
   }
 }
 
-/* The parts in order, and the timings of what was classified without gaps. */
+/* The timings of what was classified, without gaps. */
+static void gather(struct job *job) {
+  struct request *request = job->request;
+  for (int i = 0; i < request->image_count; i++) {
+    if (job->parts[i].good) request->timings[request->timing_count++] = request->timings[i];
+  }
+}
+
+/* The parts in order. */
 static void join(struct job *job) {
   struct request *request = job->request;
   struct text *text = &request->reply.body;
@@ -323,7 +331,6 @@ static void join(struct job *job) {
     text_puts(text, "}");
     text->failed |= part->text.failed;
     text_release(&part->text);
-    if (part->good) request->timings[request->timing_count++] = request->timings[i];
   }
   text_puts(text, "]");
 }
@@ -340,6 +347,7 @@ static void run_several(struct request *request, struct classify_scratch *scratc
   spread_images(&request->server->spread, &spread, scratch);
   if (!job.gone) run_late(&job, scratch);
   request->gone = job.gone;
+  gather(&job);
   if (!job.gone) join(&job);
   for (int i = 0; i < request->image_count; i++) text_release(&job.parts[i].text);
   free(job.parts);

@@ -194,6 +194,13 @@ static bool nobody_waits(void *context) {
   return job->gone;
 }
 
+/* The timings of what was classified, without gaps: all, or what had its turn before the client left. */
+static void gather(struct request *request, int batch) {
+  for (int i = 0; i < batch; i++) {
+    if (request->timings[i].inference_ns) request->timings[request->timing_count++] = request->timings[i];
+  }
+}
+
 /* False: the client has gone. */
 static bool classify_apart(struct request *request, struct job *job, enum hwgq_status *status, struct hwgq_error *error) {
   const int batch = job->parsed.input.batch;
@@ -206,7 +213,7 @@ static bool classify_apart(struct request *request, struct job *job, enum hwgq_s
   spread_images(&request->server->spread, &spread, job->scratch);
   *status = job->status;
   if (*status) *error = job->error;
-  if (!*status && !job->gone) request->timing_count = batch;
+  if (!*status) gather(request, batch);
   return !job->gone;
 }
 

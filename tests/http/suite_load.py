@@ -51,14 +51,24 @@ def gone_client():
 
 def gone_while_running():
     """Someone who leaves while his images run does not get the rest of them classified."""
-    with Daemon(BUILD, FOLDER, *SLOW) as daemon:
-        with Busy(daemon):
-            check("images run", until(lambda: sample(daemon, 'hwgqd_images_total{model="slow"}') > 0 or
-                                      sample(daemon, "hwgqd_workers_busy") == 1))
-        check("it is counted as gone", until(lambda: sample(daemon, 'hwgqd_requests_total{model="slow",code="499"}') == 1))
-        images = daemon.get("/stats").json["models"]["slow"]["images"]
-        check("most of its images did not run", images < 4096 * 0.8, images)
-        check("the next one is served", daemon.post("/classify", JPEG).status == 200)
+    size = len(JPEG).to_bytes(4, "little")
+    batch = json.dumps({"inputs": [{"name": "image", "shape": [4096], "datatype": "BYTES",
+                                    "parameters": {"binary_data_size": 4096 * len(size + JPEG)}}]}).encode()
+    one_by_one = {"inputs": [{"name": "pixels", "shape": [4096, 1, 1, 3], "datatype": "UINT8", "data": [0] * (3 * 4096)}]}
+    for what, path, headers, body in (
+            ("a form", "/v1/models/slow/classify", "Content-Type: %s\r\n" % Busy.kind, Busy.body),
+            ("a batch", "/v2/models/slow/infer", "Inference-Header-Content-Length: %d\r\n" % len(batch), batch + 4096 * (size + JPEG)),
+            ("a batch as JSON", "/v2/models/slow/infer", "", json.dumps(one_by_one).encode())):
+        with Daemon(BUILD, FOLDER, *SLOW) as daemon:
+            with daemon.connect() as connection:
+                connection.sendall(("POST %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n" % (path, headers, len(body))).encode() + body)
+                check(what + " runs", until(lambda: sample(daemon, "hwgqd_workers_busy") == 1))
+            check("it is counted as gone", until(lambda: sample(daemon, 'hwgqd_requests_total{model="slow",code="499"}') == 1))
+            images = daemon.get("/stats").json["models"]["slow"]["images"]
+            check(what + ": some of its images ran, most did not", 0 < images < 4096 * 0.8, images)
+            check("they are counted everywhere", sample(daemon, 'hwgqd_images_total{model="slow"}') == images ==
+                  daemon.get("/stats").json["models"]["slow"]["latency_ms"]["inference"]["count"], images)
+            check("the next one is served", daemon.post("/classify", JPEG).status == 200)
 
 
 def failures_are_charged():
