@@ -1,6 +1,7 @@
 /* The images of one request on several workers. The worker that took the request runs its images in order; workers that have no
  * request take images of it meanwhile, and ask after each whether a request waits, which goes before. So a request with many
- * images gets what would be idle, and keeps one worker from the others as it would by itself. */
+ * images gets what would be idle, and keeps one worker from the others as it would by itself. An image that
+ * begins knows what the finished ones took of max_decode_ms, so W workers may take up to W times that in all. */
 #ifndef SPREAD_H
 #define SPREAD_H
 
