@@ -226,7 +226,6 @@ struct request *request_create(struct server *server, struct MHD_Connection *con
   size_t length = strcspn(uri, "?");
   if (length > REQUEST_LOG_PATH) length = REQUEST_LOG_PATH;
   memcpy(request->path, uri, length);
-  request->reply.v2 = strncmp(uri, "/v2", 3) == 0 && (uri[3] == 0 || strchr("/?", uri[3]));
   request->bad_path = memmem(uri, strcspn(uri, "?"), "%00", 3) != NULL;
   atomic_init(&request->phase, REQUEST_NEW);
   atomic_fetch_add(&server->in_flight, 1);

@@ -21,34 +21,22 @@ import time
 import queueing
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
+sys.path.insert(0, os.path.join(ROOT, "tests", "http"))
+from daemon import Daemon, PATIENCE  # noqa: E402
+
 ZOO = os.path.join(ROOT, "models/zoo")
 SECONDS = 5  # of each measurement under load
 NETWORKS = "lenet vgg-small alexnet vgg-variant darknet-19 googlenet resnet-18 resnet-34 resnet-50".split()
 
 
-class Daemon:
-    def __init__(self, build, folder, *flags):
-        port_file = os.path.join(folder, "port")
-        if os.path.exists(port_file):
-            os.remove(port_file)
-        start = time.monotonic()
-        self.process = subprocess.Popen([os.path.join(build, "hwgqd"), "--listen", "127.0.0.1:0", "--port-file", port_file, *flags],
-                                        stderr=subprocess.DEVNULL)
-        while not os.path.exists(port_file) or not open(port_file).read().endswith("\n"):
-            if self.process.poll() is not None:
-                raise SystemExit("capacity.py: hwgqd did not start: " + " ".join(flags))
-            time.sleep(0.001)
-        self.port = int(open(port_file).read())
-        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        while self.get("/readyz") != 200:
-            time.sleep(0.001)
-        self.ready_seconds = time.monotonic() - start
+class Metered(Daemon):
+    pause = 0.001
 
-    def get(self, path):
-        self.connection.request("GET", path)
-        reply = self.connection.getresponse()
-        reply.read()
-        return reply.status
+    def __init__(self, build, folder, *flags):
+        start = time.monotonic()
+        super().__init__(build, folder, *flags)
+        self.ready_seconds = time.monotonic() - start
+        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
     def classify(self, image):
         """(seconds that the client waited, seconds of a worker) of one request."""
@@ -78,13 +66,6 @@ class Daemon:
             parts.append(((self.cpu_seconds() - before) / len(services), statistics.median(services)))
         return [statistics.median(column) for column in zip(*parts)]
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait(60)
-
 
 def scaled(photo, eighths=8, across=1):
     """The photograph at so many eighths of its size, laid out across x across; (width, height, JPEG)."""
@@ -105,7 +86,7 @@ def images(build, folder, photo):
     row("image", "JPEG, kB", "processor time, ms", "of it decoding and network", "requests/s and core")
     row(*["---"] * 5)
     for network in ("cifar10", "fashion-mnist"):
-        with Daemon(build, folder, "--models", os.path.join(ZOO, network + ".hwgq"), "--workers", "1", "--idle-workers", "sleep") as daemon:
+        with Metered(build, folder, "--models", os.path.join(ZOO, network + ".hwgq"), "--workers", "1", "--idle-workers", "sleep") as daemon:
             for eighths, across in ((1, 1), (4, 1), (8, 1), (8, 2), (8, 4), (8, 8)):
                 width, height, jpeg = scaled(photo, eighths, across)
                 cpu, worker = daemon.cost(jpeg, 4)
@@ -119,7 +100,7 @@ def networks(build, folder, photo):
     for name in NETWORKS:
         path = os.path.join(folder, name + ".hwgq")
         subprocess.run([os.path.join(build, "hwgq"), "new", name, "--output", path], check=True, capture_output=True)
-        with Daemon(build, folder, "--models", path, "--workers", "1", "--idle-workers", "sleep") as daemon:
+        with Metered(build, folder, "--models", path, "--workers", "1", "--idle-workers", "sleep") as daemon:
             cpu, _ = daemon.cost(image, 4)
             row(name, "%.2f" % (1e3 * cpu), "%.0f" % (1 / cpu), "%.1f" % daemon.resident_mb())
         os.remove(path)
@@ -129,7 +110,7 @@ def start(build, folder, photo):
     image = open(photo, "rb").read()
     ready, resident = [], []
     for _ in range(9):
-        with Daemon(build, folder, "--config", os.path.join(ROOT, "config/hwgqd.json")) as daemon:
+        with Metered(build, folder, "--config", os.path.join(ROOT, "config/hwgqd.json")) as daemon:
             ready.append(1e3 * daemon.ready_seconds)
             daemon.classify(image)
             resident.append(daemon.resident_mb())
@@ -164,7 +145,7 @@ class Measured:
         pictures = [open(photo, "rb").read() for photo in photos]
         flags = ("--models", os.path.join(ZOO, "cifar10.hwgq"), "--workers", str(workers), "--idle-workers", "sleep", "--io-threads", "1")
         self.workers, self.rounds = workers, []
-        with Daemon(build, folder, *flags) as daemon:
+        with Metered(build, folder, *flags) as daemon:
             load(bench, daemon, "0", 1, photos)
             self.services = [statistics.median(daemon.classify(picture)[1] for _ in range(25)) for picture in pictures]
             # The I/O thread and the generator take less for a request when there are many at once. What they take longer alone is

@@ -229,7 +229,7 @@ def grew(samples):
     if not quarter:
         return 0
     second, third, last = (median(samples[i * quarter:(i + 1) * quarter]) for i in (1, 2, 3))
-    return min(third, last) - second if last >= third else last - second
+    return min(third, last) - second
 
 
 def watch(soak, minutes):

@@ -40,6 +40,7 @@ class Daemon:
 
     count = 0
     living = set()
+    pause = 0.01  # seconds between looks at whether it is ready
 
     def __init__(self, build, folder, *flags, wait=True, prefix=(), **popen):
         Daemon.count += 1
@@ -67,7 +68,7 @@ class Daemon:
             if self.process.poll() is not None or time.monotonic() > end:
                 self.kill()
                 raise RuntimeError("hwgqd did not start:\n" + self.log())
-            time.sleep(0.01)
+            time.sleep(self.pause)
 
     def __enter__(self):
         return self
