@@ -85,7 +85,7 @@ def failures_are_charged():
     """Work that ends in an error is work: who gave it waits for his next turn as anybody else."""
     keys = fixture("load-keys")
     costly, patient, blocking = (add_key(keys, name) for name in ("costly", "patient", "blocking"))
-    batch = [JPEG] * 2000 + [JPEG[:200]]
+    batch = [JPEG] * 1000 + [JPEG[:200]]
     binary = [len(image).to_bytes(4, "little") + image for image in batch]
     head = json.dumps({"inputs": [{"name": "image", "shape": [len(batch)], "datatype": "BYTES",
                                    "parameters": {"binary_data_size": sum(map(len, binary))}}]}).encode()
@@ -96,19 +96,19 @@ def failures_are_charged():
     picture = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8000, 8000, 8, 0, 0, 0, 0)) +
                chunk(b"IDAT", pixels[:-len(pixels) // 8]) + chunk(b"IEND", b""))
     for what, path, body, headers in (
-            ("a picture that breaks off", "/classify", picture, {}),
-            ("a batch whose last image is broken", "/v2/models/color/infer", head + b"".join(binary),
+            ("a picture that breaks off", "/v1/models/gray/classify", picture, {}),
+            ("a batch whose last image is broken", "/v2/models/gray/infer", head + b"".join(binary),
              {"Inference-Header-Content-Length": str(len(head))})):
-        with Daemon(BUILD, FOLDER, *SLOW, "--keys-file", keys) as daemon:
+        with Daemon(BUILD, FOLDER, *SLOW, "--models", "gray=" + GRAY, "--keys-file", keys) as daemon:
             def post(*arguments, headers={}):
                 return Later(lambda: daemon.post(*arguments, headers=dict(headers, **bearer(costly))))
             for _ in range(50):  # so that it knows what an image costs, whatever came between when it measured the first one
-                post("/classify", JPEG).result()
+                post("/v1/models/gray/classify", JPEG).result()
             with Busy(daemon, blocking):
                 failing = post(path, body, "application/octet-stream", headers=headers)
                 check("it waits", waiting(daemon, 1))
                 # Of the same client: without the charge they are all served in the turn that the failing one began.
-                others = [post("/classify", JPEG) for _ in range(4)]
+                others = [post("/v1/models/gray/classify", JPEG) for _ in range(4)]
                 check("his others wait", waiting(daemon, 5))
                 other_client = Busy(daemon, patient, wait=False)
                 check("so does another client", waiting(daemon, 6))
