@@ -117,13 +117,14 @@ def rolling(name, make_command, check_flag):
             check("%s uses a daemon again that died" % name, wait_for(lambda: served(daemons[0]) > 10))
         print("%s: rolling restart x %d: small %s, large %s, slowest %.2f s; with a killed daemon: small %s, large %s, slowest %.2f s" %
               (name, ROUNDS, *rolled, small.seen, large.seen, max(small.slowest, large.slowest)))
-        for what, before, seen in (("small", rolled[0], small.seen), ("large", rolled[1], large.seen)):
+        for what, before, seen, clients in (("small", rolled[0], small.seen, 6), ("large", rolled[1], large.seen, 2)):
             check("%s: no %s request failed in the restarts" % (name, what), set(before) == {200} and before[200] > 50, (before, proxy.tail()))
-            seen = dict(seen)
-            # HAProxy 2.6 does not send a request again whose connection was reset, as that of a killed daemon with unread data is: it
-            # closes the client's, which a client may take for the end of an idle one. One request of each client at most.
-            lost = seen.pop("RemoteDisconnected", 0) if name == "haproxy" else 0
-            check("%s: no %s request failed when a daemon was killed" % (name, what), set(seen) == {200} and lost <= 8, (seen, lost, proxy.tail()))
+            # A restart loses nothing; a crash may lose what the daemon had, at most one request of each client: HAProxy 2.6 does not
+            # send a request again whose connection was reset, as that of a killed daemon with unread data is, and it may ask the dead
+            # daemon until a request has no retries left, when that is faster than its health check.
+            lost = sum(count for status, count in seen.items() if status != 200)
+            check("%s: %d of %s requests failed when a daemon was killed" % (name, lost, what), lost <= clients and
+                  set(seen) <= {200, 502, 503, 504, "RemoteDisconnected", "ConnectionResetError"}, (seen, proxy.tail()))
     finally:
         proxy.stop()
         for daemon in daemons:
