@@ -5,7 +5,7 @@ static const char *const temporary_names[PLAN_TEMPORARIES] = {
     [TEMP_ACCUMULATORS] = "accumulators", [TEMP_POOLED] = "pooled accumulators", [TEMP_SUMS] = "sums of levels",
     [TEMP_CORRECTIONS] = "corrections",   [TEMP_PLANE] = "sums of one plane",    [TEMP_BITS] = "bits before alignment",
     [TEMP_CODES] = "codes of look-ups",   [TEMP_SLICED] = "bit-sliced sums",     [TEMP_POWERS] = "exponentials",
-    [TEMP_PIXELS] = "16-bit pixels",
+    [TEMP_PIXELS] = "padded pixels",
 };
 
 /* Tensors that some stage uses. */

@@ -64,6 +64,7 @@ enum hwgq_status health_probe(const struct config *config, struct hwgq_error *er
   }
   close(fd);
   if (length >= 12 && memcmp(answer, "HTTP/1.1 200", 12) == 0) return HWGQ_OK;
-  return hwgq_fail(error, HWGQ_ERROR_IO, "the daemon on %s port %d did not say that it is healthy within 2 seconds", host,
-                   port);
+  return hwgq_fail(
+      error, HWGQ_ERROR_IO, "the daemon on %s port %d did not say within 2 seconds that it is healthy%s", host, port,
+      length || config->tls_certificate ? "" : "; where it serves HTTPS, give its --tls-certificate and --tls-key");
 }

@@ -1,5 +1,7 @@
 /* hwgq round: a model whose first convolution is computed in integers from 8-bit pixels, or, on request, never. */
+#include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "models/tool/tool.h"
 
@@ -11,7 +13,9 @@ static const struct command_usage usage = {
         "Weights become whole numbers times a unit per output channel: with 16 bits they move by at most 1/32768 of the\n"
         "channel's largest, with 8 bits by 1/254, for a convolution that is faster still on CPUs with VNNI.\n"
         "Trained models are rounded to 16 bits when they are written; imported ones are left as they are. A weight that moves\n"
-        "can move a value over a quantizer's threshold, and then predictions that were close: hwgq eval counts what changes.\n"
+        "can move a value over a quantizer's threshold, and then predictions that were close: hwgq eval counts what changes, "
+        "and\n"
+        "the accuracy that the model claimed is no longer in the file.\n"
         "\n"
         "--float leaves the weights alone and has the model say that its first convolution is always computed in float32.",
     .min_operands = 1,
@@ -30,12 +34,29 @@ static int set_float(struct hwgq_network *network, bool value) {
   return count;
 }
 
+/* The accuracy that a model claims was measured with other weights. */
+static enum hwgq_status forget_accuracy(struct hwgq_model *model, struct hwgq_error *error) {
+  json_t *provenance = model->provenance ? json_loads(model->provenance, 0, NULL) : NULL;
+  if (json_object_del(provenance, "test_accuracy") != 0) { /* no object, or it claims none */
+    json_decref(provenance);
+    return HWGQ_OK;
+  }
+  char *text = json_dumps(provenance, JSON_COMPACT);
+  json_decref(provenance);
+  if (!text) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the model's provenance");
+  free(model->provenance);
+  model->provenance = text;
+  return HWGQ_OK;
+}
+
 static enum hwgq_status round_model(struct hwgq_model *model, const char *path, bool keep_float, int bits,
                                     struct hwgq_error *error) {
   if (set_float(model->network, keep_float) == 0) {
     return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "'%s' has no convolution on its input: there is nothing to round", path);
   }
-  return keep_float ? HWGQ_OK : hwgq_network_round_pixels(model->network, &model->preprocess, bits, error);
+  if (keep_float) return HWGQ_OK;
+  enum hwgq_status status = hwgq_network_round_pixels(model->network, &model->preprocess, bits, error);
+  return status ? status : forget_accuracy(model, error);
 }
 
 int command_round(int argc, char **argv) {

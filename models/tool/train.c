@@ -249,9 +249,26 @@ static enum hwgq_status check_outputs(struct session *s, struct hwgq_error *erro
   return s->log != NULL ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_IO, "cannot write the log %s: %m", o->log);
 }
 
+/* The checkpoint of an earlier run, perhaps of hours, is not what somebody who forgets --resume means to lose. */
+static enum hwgq_status keep_checkpoint(const struct session *s, struct hwgq_error *error) {
+  char *kept = NULL;
+  if (s->options.resume != NULL || access(s->checkpoint_path, F_OK) != 0) return HWGQ_OK;
+  if (asprintf(&kept, "%s.old", s->checkpoint_path) < 0) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for a path");
+  enum hwgq_status status = HWGQ_OK;
+  if (rename(s->checkpoint_path, kept) == 0) {
+    printf("an earlier run's checkpoint is now %s: hwgq train --resume %s would go on with it\n", kept, kept);
+  } else {
+    status = hwgq_fail(error, HWGQ_ERROR_IO, "%s is an earlier run's and cannot be renamed: %m; move it away, or --resume it",
+                       s->checkpoint_path);
+  }
+  free(kept);
+  return status;
+}
+
 static enum hwgq_status run(struct session *s, struct hwgq_error *error) {
   enum hwgq_status status = check_outputs(s, error);
   if (status == HWGQ_OK) status = session_prepare(s, error);
+  if (status == HWGQ_OK && !s->options.export_only) status = keep_checkpoint(s, error);
   if (status != HWGQ_OK) return status;
   if (!s->options.export_only) {
     /* EINVAL: a pipe or terminal, which has nothing old in it */

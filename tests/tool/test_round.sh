@@ -17,6 +17,9 @@ ok "round --float" runs 0 round --float "$folder/new.hwgq" -o "$folder/float.hwg
 ok "round --float: floats" test "$(kernel "$folder/float.hwgq" | cut -d_ -f1)" = fconv
 ok "round takes it back" runs 0 round "$folder/float.hwgq" -o "$folder/again.hwgq"
 ok "round takes it back: the same file" cmp -s "$folder/new.hwgq" "$folder/again.hwgq"
+ok "a trained one" runs 0 round models/zoo/cifar10.hwgq -o "$folder/again.hwgq"
+ok "a trained one: inspect" runs 0 inspect --json "$folder/again.hwgq"
+ok "a trained one: the accuracy is forgotten, the rest is not" test "$(jq -c '[.provenance | has("test_accuracy", "seed")]' "$folder/out")" = '[false,true]'
 ok "nothing to round" runs 1 round "$folder/tie.hwgq" -o "$folder/again.hwgq"
 ok "nothing to round" complains "no convolution on its input"
 ok "round without --output" runs 2 round "$folder/new.hwgq"

@@ -77,6 +77,10 @@ for signal in INT TERM; do
   ok "resumed" runs 0 train --resume "$folder/e.hwgq.checkpoint" -o "$folder/e.hwgq"
   ok "resumed: the same weights" test "$(digest)" = "$first"
 done
+cp "$folder/e.hwgq.checkpoint" "$folder/earlier"
+ok "begun again" runs 0 train "${long[@]}" -o "$folder/e.hwgq" --epochs 1 --limit 20
+ok "begun again: the earlier checkpoint is kept" cmp -s "$folder/earlier" "$folder/e.hwgq.checkpoint.old"
+ok "begun again: and told" grep -qF "hwgq train --resume $folder/e.hwgq.checkpoint.old" "$folder/out"
 
 printf 'dog\r\ncat\n' >"$folder/names"
 ok "labels" runs 0 train vgg-small "$few" -o "$folder/f.hwgq" "${small[@]}" --epochs 1 --labels "$folder/names" --optimizer sgd --lr 0.01 \
