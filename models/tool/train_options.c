@@ -15,7 +15,7 @@ enum kind { FLAG, YES, WORD, INT, SEED, NUMBER, THREE, SHAPE, TEXT };
 /* Where a value is kept, in struct train_options. */
 #define AT(field) offsetof(struct train_options, field)
 
-static const char *const precisions[] = {"auto", "float32", "bf16", NULL};
+static const char *const precisions[] = {"auto", "float32", "mixed", NULL};
 static const char *const weights[] = {"binary", "float", NULL}, *const zeros[] = {"0", "half", NULL};
 static const char *const levels[] = {"uniform", "free", "sign", "relu", NULL};
 static const char *const backwards[] = {"clipped", "vanilla", "log-tailed", NULL};

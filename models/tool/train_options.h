@@ -76,7 +76,7 @@ enum train_option {
 
 enum train_levels { TRAIN_UNIFORM, TRAIN_FREE, TRAIN_SIGN, TRAIN_RELU };
 
-enum train_precision { PRECISION_AUTO, PRECISION_FLOAT32, PRECISION_BF16 };
+enum train_precision { PRECISION_AUTO, PRECISION_FLOAT32, PRECISION_MIXED };
 
 struct train_options {
   /* The recipe. */

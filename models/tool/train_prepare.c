@@ -215,11 +215,11 @@ static enum hwgq_status choose_precision(struct session *s, struct hwgq_error *e
   struct train_options *o = &s->options;
   const struct dot_kernels *fast = dot_kernels_fast();
   if (o->export_only) return HWGQ_OK;
-  if (o->precision == PRECISION_BF16 && fast == NULL)
-    return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "precision bf16: this CPU has no AVX512-BF16; use --precision float32");
+  if (o->precision == PRECISION_MIXED && fast == NULL)
+    return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "precision mixed: this CPU has no AVX512-VNNI; use --precision float32");
   s->blas.dot = o->precision == PRECISION_FLOAT32 ? NULL : fast;
   free(o->given[TRAIN_PRECISION]);
-  o->given[TRAIN_PRECISION] = strdup(s->blas.dot != NULL ? "bf16" : "float32");
+  o->given[TRAIN_PRECISION] = strdup(s->blas.dot != NULL ? "mixed" : "float32");
   return o->given[TRAIN_PRECISION] != NULL ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the precision");
 }
 

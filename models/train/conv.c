@@ -262,10 +262,10 @@ void conv_forward(const struct conv *conv, const struct blas *blas, const struct
   if (conv->has_bias) kernels->add_bias(out, (size_t)rows, channels, conv->bias);
 }
 
-void conv_backward_input(const struct conv *conv, const struct blas *blas, const float *out_gradient, int images,
+void conv_backward_input(const struct conv *conv, const struct blas *blas, const float *out_gradient, int first, int images,
                          float *in_gradient, float *workspace) {
   if (conv->narrow != NULL) {
-    conv_narrow_backward_input(conv, out_gradient, images, in_gradient, workspace);
+    conv_narrow_backward_input(conv, out_gradient, first, images, in_gradient, workspace);
     return;
   }
   if (conv->direct) {

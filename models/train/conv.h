@@ -35,7 +35,8 @@ struct conv {
   float *bias_gradient; /* [out channels] */
 
   struct conv_narrow
-      *narrow; /* models/train/conv_narrow.h; NULL: products in float32. With it `effective` and `flipped` are NULL. */
+      *narrow;    /* models/train/conv_narrow.h; NULL: products in float32. With it `effective` and `flipped` are NULL. */
+  uint32_t noise; /* for its rounding at random: another number for each layer and batch */
 };
 
 /* Zero floats, aligned to a cache line; for free(). NULL when there is no memory. */
@@ -52,8 +53,8 @@ void conv_prepare(struct conv *conv, int from, int to);
 /* `images` images whose values begin at `in`, the first of them number `first` of the batch. */
 void conv_forward(const struct conv *conv, const struct blas *blas, const struct train_kernels *kernels, const float *in,
                   int first, int images, float *out, float *workspace);
-/* in_gradient is overwritten. */
-void conv_backward_input(const struct conv *conv, const struct blas *blas, const float *out_gradient, int images,
+/* The same images; in_gradient is overwritten. */
+void conv_backward_input(const struct conv *conv, const struct blas *blas, const float *out_gradient, int first, int images,
                          float *in_gradient, float *workspace);
 /* Task 0 to groups * slices - 1 of the gradient with respect to the weights, for images [0, images) of the batch, which
  * conv_forward has seen. */

@@ -18,13 +18,9 @@ float dot_widen(uint16_t x) {
   return value;
 }
 
-static uint16_t load(const void *p) {
-  uint16_t value;
-  memcpy(&value, p, sizeof value);
-  return value;
-}
+/* ---- 8 bits -------------------------------------------------------------------------------------------------------------- */
 
-static void windows_u8(const struct dot_windows *w, const uint8_t *const row[DOT_ROWS]) {
+static void int8_windows(const struct dot_windows *w, const uint8_t *const row[DOT_ROWS]) {
   for (int m = 0; m < w->rows; m++) {
     for (int n = 0; n < w->columns; n++) {
       const int8_t *b = (const int8_t *)w->panel + 4 * n;
@@ -39,7 +35,77 @@ static void windows_u8(const struct dot_windows *w, const uint8_t *const row[DOT
   }
 }
 
-static void windows_bf16(const struct dot_windows *w, const uint8_t *const row[DOT_ROWS]) {
+static void int8_gradient(const struct dot_gradient *g, const uint8_t *a) {
+  for (int m = 0; m < g->rows; m++) {
+    for (int n = 0; n < g->columns; n++) {
+      int32_t sum = g->start[n];
+      for (int s = 0; s < g->steps; s++) {
+        const uint8_t *x = a + g->offsets[s] + 4 * m;
+        const int8_t *y = (const int8_t *)g->b + (s * DOT_COLUMNS + n) * 4;
+        for (int i = 0; i < 4; i++) sum += x[i] * y[i];
+      }
+      g->out[m * g->stride + n] += (float)sum * g->scale[n];
+    }
+  }
+}
+
+static void int8_keep(const float *x, size_t count, float inverse_step, int zero, void *y) {
+  for (size_t i = 0; i < count; i++) ((uint8_t *)y)[i] = (uint8_t)((int)lrintf(x[i] * inverse_step) + zero);
+}
+
+static int8_t dithered(float x, uint32_t noise) {
+  float value = fmaf((float)(int32_t)noise, 0x1p-32f, x);
+  return isnan(value) ? 0 : (int8_t)lrintf(value);
+}
+
+static void int8_pad(const float *x, const float *alpha, int count, float factor, uint32_t noise, void *y) {
+  for (int i = 0; i < count; i++, noise += DOT_NOISE_CHANNEL)
+    ((uint8_t *)y)[i] = (uint8_t)(dithered(x[i] * (alpha[i] * factor), noise) + 128);
+}
+
+static void int8_group(const float *x, ptrdiff_t stride, int pixels, int count, const float *factor, uint32_t noise, void *y) {
+  int8_t *out = y;
+  memset(out, 0, 4 * DOT_COLUMNS);
+  for (int p = 0; p < pixels; p++, x += stride, noise += DOT_NOISE_PIXEL)
+    for (int i = 0; i < count; i++) out[4 * i + p] = dithered(x[i] * factor[i], noise + (uint32_t)i * DOT_NOISE_CHANNEL);
+}
+
+/* Without their signs, the bits of floats are ordered as unsigned integers, NaN above all. */
+static void int8_largest(const float *x, ptrdiff_t stride, int pixels, int count, float *largest) {
+  uint32_t most[DOT_COLUMNS] = {0};
+  for (int p = 0; p < pixels; p++, x += stride) {
+    for (int c = 0; c < count; c++) {
+      uint32_t bits;
+      memcpy(&bits, &x[c], sizeof bits);
+      bits &= 0x7fffffff;
+      most[c] = bits > most[c] ? bits : most[c];
+    }
+  }
+  memcpy(largest, most, sizeof *largest * (size_t)count);
+}
+
+static void int8_weights(const float *weights, ptrdiff_t stride, int channels, int columns, bool signs, void *forward,
+                         void *backward, int32_t *sums) {
+  (void)signs;
+  for (int c = 0; c < DOT_TILE_CHANNELS; c++) {
+    for (int o = 0; o < DOT_COLUMNS; o++) {
+      int sign = c >= channels || o >= columns ? 0 : weights[c * stride + o] >= 0.0f ? 1 : -1;
+      ((int8_t *)forward)[(c / 4 * DOT_COLUMNS + o) * 4 + c % 4] = (int8_t)sign;
+      if (backward != NULL) ((int8_t *)backward)[(o / 4 * DOT_COLUMNS + c) * 4 + o % 4] = (int8_t)sign;
+      if (sums != NULL && c < channels) sums[c] += sign;
+    }
+  }
+}
+
+/* ---- bfloat16 ------------------------------------------------------------------------------------------------------------ */
+
+static uint16_t load(const void *p) {
+  uint16_t value;
+  memcpy(&value, p, sizeof value);
+  return value;
+}
+
+static void bf16_windows(const struct dot_windows *w, const uint8_t *const row[DOT_ROWS]) {
   for (int m = 0; m < w->rows; m++) {
     for (int n = 0; n < w->columns; n++) {
       const uint16_t *b = (const uint16_t *)w->panel + 2 * n;
@@ -49,78 +115,115 @@ static void windows_bf16(const struct dot_windows *w, const uint8_t *const row[D
         for (int s = 0; s < w->steps; s++, a += 4, b += 2 * DOT_COLUMNS)
           for (int i = 0; i < 2; i++) sum += dot_widen(load(a + 2 * i)) * dot_widen(b[i]);
       }
-      w->out[m * w->stride + n] = sum;
+      w->out[m * w->stride + n] = sum * w->scale[n];
     }
   }
 }
 
-static void gradient(const uint16_t *a, const int32_t *offsets, int pairs, const uint16_t *b, int rows, int columns, float *out,
-                     ptrdiff_t stride) {
-  for (int m = 0; m < rows; m++) {
-    for (int n = 0; n < columns; n++) {
+static void bf16_gradient(const struct dot_gradient *g, const uint8_t *a) {
+  for (int m = 0; m < g->rows; m++) {
+    for (int n = 0; n < g->columns; n++) {
       float sum = 0;
-      for (int k = 0; k < pairs; k++) {
-        const uint16_t *x = a + offsets[k] / 2 + 2 * m, *y = b + (k * DOT_COLUMNS + n) * 2;
-        for (int i = 0; i < 2; i++) sum += dot_widen(x[i]) * dot_widen(y[i]);
+      for (int s = 0; s < g->steps; s++) {
+        const uint8_t *x = a + g->offsets[s] + 4 * m;
+        const uint16_t *y = (const uint16_t *)g->b + (s * DOT_COLUMNS + n) * 2;
+        for (int i = 0; i < 2; i++) sum += dot_widen(load(x + 2 * i)) * dot_widen(y[i]);
       }
-      out[m * stride + n] += sum;
+      g->out[m * g->stride + n] += sum * g->scale[n];
     }
   }
 }
 
-static void levels(const float *x, size_t count, float inverse_step, int zero, uint8_t *y) {
-  for (size_t i = 0; i < count; i++) y[i] = (uint8_t)((int)lrintf(x[i] * inverse_step) + zero);
+static void bf16_keep(const float *x, size_t count, float inverse_step, int zero, void *y) {
+  (void)inverse_step;
+  (void)zero;
+  for (size_t i = 0; i < count; i++) ((uint16_t *)y)[i] = dot_round(x[i]);
 }
 
-static void round_scaled(const float *x, const float *scale, int count, uint16_t *y) {
-  for (int i = 0; i < count; i++) y[i] = dot_round(x[i] * scale[i]);
+static void bf16_pad(const float *x, const float *alpha, int count, float factor, uint32_t noise, void *y) {
+  (void)noise;
+  for (int i = 0; i < count; i++) ((uint16_t *)y)[i] = dot_round(x[i] * (alpha[i] * factor));
 }
 
-static void pair(const float *first, const float *second, int count, float scale, uint16_t *y) {
-  memset(y, 0, sizeof *y * 2 * DOT_COLUMNS);
-  for (int i = 0; i < count; i++) {
-    y[2 * i] = dot_round(first[i] * scale);
-    if (second != NULL) y[2 * i + 1] = dot_round(second[i] * scale);
-  }
+static void bf16_group(const float *x, ptrdiff_t stride, int pixels, int count, const float *factor, uint32_t noise, void *y) {
+  uint16_t *out = y;
+  (void)factor;
+  (void)noise;
+  memset(out, 0, sizeof *out * 2 * DOT_COLUMNS);
+  for (int p = 0; p < pixels; p++, x += stride)
+    for (int i = 0; i < count; i++) out[2 * i + p] = dot_round(x[i]);
 }
 
-static void spread(const struct dot_spread *s, const uint8_t *pixels, uint16_t *y) {
-  for (int p = 0; p < s->pixels; p++, pixels += s->pixel_bytes, y += 2 * DOT_BLOCK) {
-    for (int c = 0; c < s->blocks * DOT_BLOCK; c++) {
-      uint16_t *target = y + c / DOT_BLOCK * s->block_stride + 2 * (c % DOT_BLOCK);
-      target[0] = dot_round((float)(pixels[c] - s->zero));
-      target[1] = p < s->partners ? dot_round((float)(pixels[c + s->partner_bytes] - s->zero)) : 0;
-    }
-  }
-}
-
-static void signs(const float *weights, ptrdiff_t stride, int channels, int columns, int8_t *forward, uint16_t *backward) {
-  for (int c = 0; c < DOT_SIGN_CHANNELS; c++) {
+static void bf16_weights(const float *weights, ptrdiff_t stride, int channels, int columns, bool signs, void *forward,
+                         void *backward, int32_t *sums) {
+  (void)sums;
+  for (int c = 0; c < DOT_TILE_CHANNELS; c++) {
     for (int o = 0; o < DOT_COLUMNS; o++) {
-      int sign = c >= channels || o >= columns ? 0 : weights[c * stride + o] >= 0.0f ? 1 : -1;
-      forward[(c / 4 * DOT_COLUMNS + o) * 4 + c % 4] = (int8_t)sign;
-      if (backward != NULL) backward[(o / 2 * DOT_COLUMNS + c) * 2 + o % 2] = dot_round((float)sign);
+      float w = c >= channels || o >= columns ? 0.0f : weights[c * stride + o];
+      if (signs && c < channels && o < columns) w = w >= 0.0f ? 1.0f : -1.0f;
+      ((uint16_t *)forward)[(c / 2 * DOT_COLUMNS + o) * 2 + c % 2] = dot_round(w);
+      if (backward != NULL) ((uint16_t *)backward)[(o / 2 * DOT_COLUMNS + c) * 2 + o % 2] = dot_round(w);
     }
   }
 }
 
-const struct dot_kernels dot_kernels_plain = {
-    .name = "plain",
-    .windows_u8 = windows_u8,
-    .windows_bf16 = windows_bf16,
-    .gradient = gradient,
-    .levels = levels,
-    .round = round_scaled,
-    .pair = pair,
-    .spread = spread,
-    .signs = signs,
-};
+/* ---- both ---------------------------------------------------------------------------------------------------------------- */
+
+static void spread(const struct dot_spread *s, const uint8_t *pixels, int bytes, uint8_t *y) {
+  for (int p = 0; p < s->pixels; p++) {
+    for (int c = 0; c < DOT_TILE_CHANNELS; c++) {
+      uint8_t *target = y + c / DOT_BLOCK * s->block_bytes + (p * DOT_BLOCK + c % DOT_BLOCK) * DOT_STEP_BYTES;
+      for (int k = 0; k < DOT_STEP_BYTES / bytes; k++, target += bytes) {
+        int from = p + k * s->stride;
+        if (from < s->pixels)
+          memcpy(target, pixels + from * s->pixel_bytes + c * bytes, (size_t)bytes);
+        else
+          memset(target, 0, (size_t)bytes);
+      }
+    }
+  }
+}
+
+static void int8_spread(const struct dot_spread *s, const uint8_t *pixels, uint8_t *y) {
+  spread(s, pixels, 1, y);
+}
+
+static void bf16_spread(const struct dot_spread *s, const uint8_t *pixels, uint8_t *y) {
+  spread(s, pixels, 2, y);
+}
+
+const struct dot_format dot_int8_plain = {.name = "int8 plain",
+                                          .bytes = 1,
+                                          .fill = 0x80,
+                                          .windows = int8_windows,
+                                          .gradient = int8_gradient,
+                                          .keep = int8_keep,
+                                          .spread = int8_spread,
+                                          .pad = int8_pad,
+                                          .group = int8_group,
+                                          .largest = int8_largest,
+                                          .weights = int8_weights};
+
+const struct dot_format dot_bf16_plain = {.name = "bf16 plain",
+                                          .bytes = 2,
+                                          .fill = 0,
+                                          .windows = bf16_windows,
+                                          .gradient = bf16_gradient,
+                                          .keep = bf16_keep,
+                                          .spread = bf16_spread,
+                                          .pad = bf16_pad,
+                                          .group = bf16_group,
+                                          .weights = bf16_weights};
+
+const struct dot_kernels dot_kernels_plain = {.int8 = &dot_int8_plain, .bf16 = &dot_bf16_plain};
 
 const struct dot_kernels *dot_kernels_fast(void) {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    return &dot_kernels_avx512bf16;
+  static const struct dot_kernels vnni = {.int8 = &dot_int8_avx512vnni};
+  static const struct dot_kernels both = {.int8 = &dot_int8_avx512vnni, .bf16 = &dot_bf16_avx512bf16};
+  if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
+    return __builtin_cpu_supports("avx512bf16") ? &both : &vnni;
 #endif
   return NULL;
 }

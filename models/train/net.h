@@ -119,8 +119,9 @@ int net_class_count(const struct net *net);
 /* Sum over the images of -log(probability of the label), and how many images have their label's probability as the largest. */
 void net_score(const struct net *net, const int *labels, int count, double *loss, int *right);
 /* After net_forward(training) of the same images: the gradients of the objective's mean with respect to every parameter.
- * teacher: a teacher's class scores of these images, [image][class]; NULL without distillation. */
-void net_backward(struct net *net, const int *labels, const float *teacher, int count);
+ * teacher: a teacher's class scores of these images, [image][class]; NULL without distillation. seed: of what is rounded at
+ * random, another one for each batch. */
+void net_backward(struct net *net, const int *labels, const float *teacher, int count, uint64_t seed);
 
 /* Takes the parameters of layers of the same name from a network, whose shapes are inferred. Every layer must be there in the
  * same shape, but for scales, and for the classifier (the last layer with weights), which then stay as they are. *taken: layers

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "models/train/net_layers.h"
+#include "models/train/rng.h"
 
 /* The sum of exp((x - largest) / temperature). */
 static double exponentials(const float *x, int count, double temperature, double *largest) {
@@ -62,7 +63,7 @@ static void layer_backward(const struct phase *phase, const struct net_layer *l,
   case HWGQ_CONV2D:
   case HWGQ_LINEAR:
     if (wanted)
-      conv_backward_input(&l->conv, net->blas, gradient, count, l->in_gradient + (size_t)first * l->in_size,
+      conv_backward_input(&l->conv, net->blas, gradient, first, count, l->in_gradient + (size_t)first * l->in_size,
                           net->workspaces[worker]);
     break;
   case HWGQ_BATCH_NORM:
@@ -170,7 +171,11 @@ static void run_backward(struct phase *phase) {
   if (phase->statistics >= 0) finish_normalize(&net->layers[phase->statistics], chunks, phase->count);
 }
 
-void net_backward(struct net *net, const int *labels, const float *teacher, int count) {
+void net_backward(struct net *net, const int *labels, const float *teacher, int count, uint64_t seed) {
+  for (int i = 0; i < net->layer_count; i++) {
+    struct rng rng = rng_make(seed, UINT64_MAX - 1, (uint64_t)i);
+    net->layers[i].conv.noise = (uint32_t)rng_next(&rng);
+  }
   struct phase phase = {.net = net, .count = count, .labels = labels, .teacher = teacher, .to = net->layer_count};
   while (phase.to > 0) {
     /* The batch_norm at the top of a phase has its sums from the phase above it. */

@@ -175,7 +175,8 @@ void trainer_step(struct trainer *trainer) {
   double loss;
   int right;
   net_score(trainer->net, trainer->labels, batch, &loss, &right);
-  net_backward(trainer->net, trainer->labels, teacher, batch);
+  struct rng rng = rng_make(trainer->options.seed, (uint64_t)trainer->epoch, UINT64_MAX - (uint64_t)trainer->step);
+  net_backward(trainer->net, trainer->labels, teacher, batch, rng_next(&rng));
   optimizer_step(trainer->optimizer, rate);
   if (trainer->average != NULL) update_average(trainer);
   trainer->loss_sum += loss;

@@ -31,7 +31,7 @@ hwgq_train() { # PRECISION
 median() { sort -n "$folder/$1" | sed -n "$(((rounds + 1) / 2))p"; }
 
 for _ in $(seq "$rounds"); do
-  hwgq_train bf16
+  hwgq_train mixed
   hwgq_train float32
   speed torch /usr/bin/python3 models/train/torch/train.py vgg-small "$folder/data" --hwgq "$hwgq" --width "$width" --limit "$images" \
     --epochs 1 --device cpu -o "$folder/a.safetensors"
@@ -40,7 +40,7 @@ done
 grep -m1 'model name' /proc/cpuinfo | sed 's/.*: //'
 torch=$(median torch)
 echo "vgg-small, width $width, $threads threads, batch 100, median of $rounds rounds, images/s (all rounds), ratio to PyTorch"
-for name in bf16 float32 torch; do
+for name in mixed float32 torch; do
   speed=$(median $name)
   printf '%-8s %6d  (%s)  %s\n' "$name" "$speed" "$(tr '\n' ' ' <"$folder/$name" | sed 's/ $//')" \
     "$(awk "BEGIN { printf \"%.2f\", $speed / $torch }")"

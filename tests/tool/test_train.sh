@@ -39,14 +39,14 @@ ok "float32: is said" prints ", float32, 2 threads"
 ok "float32: in the recipe" grep -aqF 'precision\":\"float32' "$folder/p.hwgq.checkpoint"
 ok "float32: resumed" runs 0 train --resume "$folder/p.hwgq.checkpoint" --epochs 3
 ok "float32: kept" prints ", float32, 2 threads"
-if grep -qw avx512_bf16 /proc/cpuinfo; then
-  ok "auto is bf16" runs 0 train vgg-small "$few" -o "$folder/p.hwgq" "${small[@]}" --epochs 2
-  ok "auto is bf16" prints ", bf16, 2 threads"
-  ok "bf16: resumed" runs 0 train --resume "$folder/p.hwgq.checkpoint" --epochs 3
-  ok "bf16: kept" prints ", bf16, 2 threads"
+if grep -qw avx512_vnni /proc/cpuinfo; then
+  ok "auto is mixed" runs 0 train vgg-small "$few" -o "$folder/p.hwgq" "${small[@]}" --epochs 2
+  ok "auto is mixed" prints ", mixed, 2 threads"
+  ok "mixed: resumed" runs 0 train --resume "$folder/p.hwgq.checkpoint" --epochs 3
+  ok "mixed: kept" prints ", mixed, 2 threads"
 else
-  ok "no bf16" runs 1 train vgg-small "$few" -o "$folder/p.hwgq" "${small[@]}" --epochs 1 --precision bf16
-  ok "no bf16: what to do" complains "use --precision float32"
+  ok "no mixed" runs 1 train vgg-small "$few" -o "$folder/p.hwgq" "${small[@]}" --epochs 1 --precision mixed
+  ok "no mixed: what to do" complains "use --precision float32"
 fi
 ok "no such precision" runs 2 train vgg-small "$few" -o "$folder/p.hwgq" --precision half
 ok "no such precision" complains 'precision cannot be "half"'

@@ -323,7 +323,7 @@ static void check_network_with(struct hwgq_network *network, int threads, const 
   int right;
   net_score(net, model.labels, BATCH, &loss, &right);
   ck_assert_double_eq_tol(loss / BATCH, cross_entropy(&model), 1e-5);
-  net_backward(net, model.labels, way->teacher, BATCH);
+  net_backward(net, model.labels, way->teacher, BATCH, 1);
   reduce(net);
   for (int i = 0; i < net->parameter_count; i++) check_parameter(&model, &net->parameters[i]);
   close_model(&model);
