@@ -11,6 +11,7 @@
 
 #include "models/classify/classify.h"
 #include "models/data/dataset.h"
+#include "models/tool/eval_classes.h"
 #include "models/tool/eval_first.h"
 #include "models/tool/tool.h"
 
@@ -64,6 +65,12 @@ struct evaluation {
   double seconds;
 };
 
+struct choice {
+  const char *split, *predictions;
+  int limit, threads;
+  bool reference, first_conv, json, verbose, confusion;
+};
+
 struct worker {
   struct evaluation *evaluation;
   pthread_t thread;
@@ -75,7 +82,7 @@ struct worker {
 struct totals {
   int top1, top5, reference_top1, changed, over_tolerance, worst;
   double loss;
-  int *images, *right; /* [class_count] of the model */
+  struct class_counts classes;
 };
 
 /* ---- running ------------------------------------------------------------------------------------------------------------- */
@@ -172,17 +179,18 @@ static enum hwgq_status run(struct evaluation *e, struct hwgq_error *error) {
 }
 
 static enum hwgq_status add_up(const struct evaluation *e, struct totals *totals, struct hwgq_error *error) {
-  *totals = (struct totals){.images = calloc((size_t)e->classifier->class_count, sizeof(int)),
-                            .right = calloc((size_t)e->classifier->class_count, sizeof(int))};
-  if (!totals->images || !totals->right) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "out of memory");
+  size_t classes = (size_t)e->classifier->class_count;
+  *totals = (struct totals){.classes = {.classes = e->classifier->class_count,
+                                        .labels = e->classifier->model->labels,
+                                        .counts = calloc(classes * classes, sizeof(int))}};
+  if (!totals->classes.counts) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "out of memory");
   for (int i = 0; i < e->data->count; i++) {
     const struct outcome *outcome = &e->outcomes[i];
     int truth = e->class_of[e->data->labels[i]];
     totals->top1 += outcome->rank == 0;
     totals->top5 += outcome->rank < 5;
     totals->loss += outcome->loss / e->data->count;
-    totals->images[truth]++;
-    totals->right[truth] += outcome->rank == 0;
+    totals->classes.counts[(size_t)truth * classes + (size_t)outcome->predicted]++;
     totals->reference_top1 += outcome->reference_predicted == truth;
     totals->changed += outcome->reference_predicted != outcome->predicted;
     totals->over_tolerance += outcome->difference > score_tolerance;
@@ -226,15 +234,6 @@ static double percent(int part, int whole) {
   return whole > 0 ? 100.0 * part / whole : 0;
 }
 
-static void print_classes(const struct evaluation *e, const struct totals *totals) {
-  printf("\n%-6s %9s %9s  %s\n", "class", "images", "top-1", "label");
-  for (int c = 0; c < e->classifier->class_count; c++) {
-    if (totals->images[c] == 0) continue;
-    printf("%-6d %9d %7.2f %%  %s\n", c, totals->images[c], percent(totals->right[c], totals->images[c]),
-           e->classifier->model->labels[c]);
-  }
-}
-
 static void print_first(const struct first_comparison *first) {
   printf("first convolution, integers and float32: %d image%s with another best class, %d with other scores\n",
          first->predictions, first->predictions == 1 ? "" : "s", first->scores);
@@ -266,7 +265,7 @@ static void print_text(const struct evaluation *e, const struct totals *totals) 
          score_tolerance, totals->over_tolerance ? ": rounding at a threshold (see --help)" : "");
 }
 
-static int print_json(const struct evaluation *e, const struct totals *totals, bool verbose) {
+static int print_json(const struct evaluation *e, const struct totals *totals, const struct choice *choice) {
   struct text text = {0};
   double count = e->data->count;
   text_puts(&text, "{\"model\":");
@@ -290,15 +289,7 @@ static int print_json(const struct evaluation *e, const struct totals *totals, b
     text_printf(&text, ",\"levels_differ\":%llu,\"levels\":%llu}", (unsigned long long)e->first->levels,
                 (unsigned long long)e->first->level_count);
   }
-  if (verbose) {
-    text_puts(&text, ",\"classes\":[");
-    for (int c = 0; c < e->classifier->class_count; c++) {
-      text_printf(&text, "%s{\"class\":%d,\"label\":", c ? "," : "", c);
-      text_json_string(&text, e->classifier->model->labels[c]);
-      text_printf(&text, ",\"images\":%d,\"correct\":%d}", totals->images[c], totals->right[c]);
-    }
-    text_puts(&text, "]");
-  }
+  class_counts_json(&totals->classes, choice->verbose, choice->confusion, &text);
   text_puts(&text, "}\n");
   bool failed = text.failed;
   if (!failed) fputs(text.data, stdout);
@@ -326,12 +317,6 @@ static enum hwgq_status write_predictions(const struct evaluation *e, const char
 
 /* ---- the command --------------------------------------------------------------------------------------------------------- */
 
-struct choice {
-  const char *split, *predictions;
-  int limit, threads;
-  bool reference, first_conv, json, verbose;
-};
-
 static enum hwgq_status prepare(struct evaluation *e, const struct choice *choice, struct hwgq_error *error) {
   enum dataset_split split = strcmp(choice->split, "train") ? DATASET_TEST : DATASET_TRAIN;
   enum hwgq_status status = classifier_open(e->model_path, NULL, &e->classifier, error);
@@ -358,15 +343,15 @@ static int evaluate(struct evaluation *e, const struct choice *choice) {
   if (!status && choice->predictions) status = write_predictions(e, choice->predictions, &error);
   int code = status ? tool_failed(&usage, &error) : EXIT_OK;
   if (!status && choice->json) {
-    code = print_json(e, &totals, choice->verbose);
+    code = print_json(e, &totals, choice);
   } else if (!status) {
     print_text(e, &totals);
-    if (choice->verbose) print_classes(e, &totals);
+    if (choice->verbose) class_counts_print(&totals.classes);
+    if (choice->confusion) class_counts_print_matrix(&totals.classes);
   }
   if (code == EXIT_OK && e->reference && totals.changed > 0) code = EXIT_FAILED;
   e->first = NULL;
-  free(totals.images);
-  free(totals.right);
+  free(totals.classes.counts);
   return code;
 }
 
@@ -381,7 +366,8 @@ int command_eval(int argc, char **argv) {
       {"first-conv", OPTION_FLAG, &choice.first_conv, NULL, "compare integers and float32 in the first convolution", 0, 0},
       {"predictions", OPTION_TEXT, &choice.predictions, "FILE", "write file, true class, predicted class and probability", 0,
        0},
-      {"verbose", OPTION_FLAG, &choice.verbose, NULL, "accuracy of every class", 0, 0},
+      {"verbose", OPTION_FLAG, &choice.verbose, NULL, "accuracy of every class, and what it is taken for", 0, 0},
+      {"confusion", OPTION_FLAG, &choice.confusion, NULL, "how often each class is taken for each", 0, 0},
       {"json", OPTION_FLAG, &choice.json, NULL, "print one JSON object", 0, 0},
       {0},
   };

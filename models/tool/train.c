@@ -231,7 +231,7 @@ static enum hwgq_status check_writable(const char *path, struct hwgq_error *erro
 
 static enum hwgq_status check_report(const struct session *s, struct hwgq_error *error) {
   char *page = NULL;
-  enum hwgq_status status = session_report_path(s, &page, error);
+  enum hwgq_status status = session_report_path(s, "report.html", &page, error);
   if (status == HWGQ_OK) status = check_writable(page, error);
   free(page);
   return status;
@@ -281,7 +281,8 @@ static enum hwgq_status run(struct session *s, struct hwgq_error *error) {
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    status = train(s, error);
+    /* A run that was complete is not trained, but may want a report. */
+    status = trainer_finished(s->trainer) && s->options.report != NULL ? session_report(s, error) : train(s, error);
     if (status == HWGQ_OK && interrupted) {
       fprintf(stderr, "\nstopped; to go on: hwgq train --resume %s%s%s\n", s->checkpoint_path,
               s->options.output != NULL ? " -o " : "", s->options.output != NULL ? s->options.output : "");

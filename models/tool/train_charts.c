@@ -37,7 +37,7 @@ static double tick_step(double range) {
 }
 
 static void open_chart(struct text *text, const char *title) {
-  text_printf(text, "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"", WIDTH, HEIGHT);
+  text_printf(text, "<svg class=\"chart\" viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"", WIDTH, HEIGHT);
   chart_escaped(text, title);
   text_printf(text, "\">\n<text x=\"%d\" y=\"14\">", LEFT);
   chart_escaped(text, title);

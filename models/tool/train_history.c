@@ -43,25 +43,30 @@ static json_t *facts_of(const struct session *s) {
   return facts;
 }
 
-enum hwgq_status session_report_path(const struct session *s, char **path, struct hwgq_error *error) {
+enum hwgq_status session_report_path(const struct session *s, const char *name, char **path, struct hwgq_error *error) {
   if (mkdir(s->options.report, 0777) != 0 && errno != EEXIST)
     return hwgq_fail(error, HWGQ_ERROR_IO, "cannot make the folder %s: %m", s->options.report);
-  if (asprintf(path, "%s/report.html", s->options.report) >= 0) return HWGQ_OK;
+  if (asprintf(path, "%s/%s", s->options.report, name) >= 0) return HWGQ_OK;
   *path = NULL;
   return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the report");
 }
 
-static enum hwgq_status write_page(const struct session *s, struct text *page, struct hwgq_error *error) {
+/* Writes what `print` makes of the report. */
+static enum hwgq_status write_file(const struct session *s, const char *name, const struct report *report,
+                                   void (*print)(const struct report *report, struct text *text), struct hwgq_error *error) {
   char *path = NULL;
-  if (page->failed) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the report");
-  enum hwgq_status status = session_report_path(s, &path, error);
-  struct hwgq_chunk chunk = {page->data, page->length};
+  struct text text = {0};
+  print(report, &text);
+  enum hwgq_status status = text.failed ? hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the report")
+                                        : session_report_path(s, name, &path, error);
+  struct hwgq_chunk chunk = {text.data, text.length};
   if (status == HWGQ_OK) status = hwgq_storage_replace(path, &chunk, 1, error);
+  text_release(&text);
   free(path);
   return status;
 }
 
-static enum hwgq_status report(struct session *s, struct hwgq_error *error) {
+enum hwgq_status session_report(struct session *s, struct hwgq_error *error) {
   struct trainer *t = s->trainer;
   struct report page = {.title = s->network->name, .history = s->history};
   struct distribution *list = distribution_create(t->net, &page.distribution_count);
@@ -73,10 +78,8 @@ static enum hwgq_status report(struct session *s, struct hwgq_error *error) {
   json_t *facts = facts_of(s);
   page.facts = facts;
   page.distributions = list;
-  struct text text = {0};
-  report_write(&page, &text);
-  enum hwgq_status status = write_page(s, &text, error);
-  text_release(&text);
+  enum hwgq_status status = write_file(s, "report.html", &page, report_write, error);
+  if (status == HWGQ_OK) status = write_file(s, "curves.svg", &page, report_write_curves, error);
   json_decref(facts);
   free(list);
   return status;
@@ -85,5 +88,5 @@ static enum hwgq_status report(struct session *s, struct hwgq_error *error) {
 enum hwgq_status session_record(struct session *s, json_t *epoch, struct hwgq_error *error) {
   if (epoch == NULL || json_array_append_new(s->history, epoch) != 0)
     return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the history");
-  return s->options.report != NULL ? report(s, error) : HWGQ_OK;
+  return s->options.report != NULL ? session_report(s, error) : HWGQ_OK;
 }

@@ -7,13 +7,13 @@
 
 static const char head[] = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
                            "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>";
-static const char style[] =
-    "</title>\n<style>\n"
+static const char colors[] =
     ":root { --ground: #fff; --ink: #1b1f24; --soft: #667080; --line: #dfe3e8; --one: #2a6fdb; --two: #d9730d; --three: "
     "#17845b; "
     "--bar: #b9cdee; }\n"
     "@media (prefers-color-scheme: dark) { :root { --ground: #15181c; --ink: #e6e9ed; --soft: #98a2af; --line: #323942; "
-    "--one: #6ea8ff; --two: #f0a050; --three: #58c79a; --bar: #33517f; } }\n"
+    "--one: #6ea8ff; --two: #f0a050; --three: #58c79a; --bar: #33517f; } }\n";
+static const char layout[] =
     "body { background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; "
     "margin: 0 auto; padding: 24px; }\n"
     "h1 { font-size: 24px; margin: 0 0 8px; } h2 { font-size: 18px; margin: 32px 0 4px; } h3 { font-size: 15px; margin: 20px 0 "
@@ -23,14 +23,16 @@ static const char style[] =
     "top; "
     "font-weight: normal; } th { color: var(--soft); } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }\n"
     ".pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 24px; }\n"
-    "svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }\n"
+    "details { margin-top: 24px; } summary { cursor: pointer; }\n"
+    "</style>\n</head>\n<body>\n";
+static const char charts[] =
+    ".chart { width: 100%; height: auto; display: block; } .chart text { fill: var(--soft); font: 12px system-ui, sans-serif; "
+    "}\n"
     ".axis { stroke: var(--line); fill: none; } .grid { stroke: var(--line); stroke-width: 1; }\n"
     ".s1 { stroke: var(--one); } .s2 { stroke: var(--two); } .s3 { stroke: var(--three); } .curve { fill: none; stroke-width: "
     "2; }\n"
     ".k1 { fill: var(--one) !important; } .k2 { fill: var(--two) !important; } .k3 { fill: var(--three) !important; }\n"
-    ".bar { fill: var(--bar); } .mark { stroke: var(--soft); stroke-dasharray: 3 3; }\n"
-    "details { margin-top: 24px; } summary { cursor: pointer; }\n"
-    "</style>\n</head>\n<body>\n";
+    ".bar { fill: var(--bar); } .mark { stroke: var(--soft); stroke-dasharray: 3 3; }\n";
 
 static void table_of_facts(const struct report *report, struct text *text) {
   const char *key;
@@ -46,12 +48,13 @@ static void table_of_facts(const struct report *report, struct text *text) {
   text_puts(text, "</table>\n");
 }
 
+static const struct chart_series loss[] = {{"loss", "training loss", 1}, {0}};
+static const struct chart_series accuracy[] = {{"train_accuracy", "training, augmented", 100},
+                                               {"test_accuracy", "test", 100},
+                                               {"unaveraged_test_accuracy", "test, not averaged", 100},
+                                               {0}};
+
 static void curves(const struct report *report, struct text *text) {
-  static const struct chart_series loss[] = {{"loss", "training loss", 1}, {0}};
-  static const struct chart_series accuracy[] = {{"train_accuracy", "training, augmented", 100},
-                                                 {"test_accuracy", "test", 100},
-                                                 {"unaveraged_test_accuracy", "test, not averaged", 100},
-                                                 {0}};
   static const struct chart_series rate[] = {{"lr", "learning rate", 1}, {0}};
   static const struct chart_series speed[] = {{"images_per_second", "images per second", 1}, {0}};
   text_puts(text, "<h2>Training</h2>\n<div class=\"pair\">\n");
@@ -157,7 +160,10 @@ static void data(const struct report *report, struct text *text) {
 void report_write(const struct report *report, struct text *text) {
   text_puts(text, head);
   chart_escaped(text, report->title);
-  text_puts(text, style);
+  text_puts(text, "</title>\n<style>\n");
+  text_puts(text, colors);
+  text_puts(text, charts);
+  text_puts(text, layout);
   text_puts(text, "<h1>");
   chart_escaped(text, report->title);
   text_puts(text, "</h1>\n");
@@ -167,4 +173,15 @@ void report_write(const struct report *report, struct text *text) {
   layers(report, text);
   data(report, text);
   text_puts(text, "</body>\n</html>\n");
+}
+
+void report_write_curves(const struct report *report, struct text *text) {
+  text_puts(text, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 960 240\" width=\"960\" height=\"240\">\n<style>\n");
+  text_puts(text, colors);
+  text_puts(text, charts);
+  text_puts(text, "</style>\n<rect width=\"960\" height=\"240\" fill=\"var(--ground)\"/>\n<g>\n");
+  chart_curves(text, report->history, "Accuracy by epoch, %", accuracy);
+  text_puts(text, "</g>\n<g transform=\"translate(480 0)\">\n");
+  chart_curves(text, report->history, "Loss by epoch", loss);
+  text_puts(text, "</g>\n</svg>\n");
 }

@@ -17,5 +17,7 @@ struct report {
 
 /* The page. It has the same figures once more, as JSON, in <script type="application/json" id="data">. */
 void report_write(const struct report *report, struct text *text);
+/* Accuracy and loss by epoch alone, as an SVG file. */
+void report_write_curves(const struct report *report, struct text *text);
 
 #endif

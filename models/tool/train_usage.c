@@ -53,7 +53,8 @@ static const char usage_how[] =
     "                       those of the weights as they are (default 0: running ones)\n"
     "  --seed N             of everything random (default 1)\n"
     "  --precision NAME     float32; mixed: 8-bit integers in binary layers on levels (exact forward, gradients rounded at\n"
-    "                       random) and bfloat16 in the others but the first and the last, several times as fast, on CPUs with\n"
+    "                       random) and bfloat16 in the others but the first and the last, several times as fast, on CPUs "
+    "with\n"
     "                       AVX512-VNNI (and AVX512-BF16, without which those others stay in float32); or auto: mixed where\n"
     "                       the CPU has it (default auto; a resumed run keeps its own)\n";
 
@@ -87,7 +88,8 @@ static const char usage_running[] =
     "                       only between epochs)\n"
     "  --export-only        with --resume: write the model of the checkpoint, train nothing, need no data\n"
     "  --log FILE           one JSON object a line after every epoch; appended to with --resume\n"
-    "  --report DIR         after every epoch DIR/report.html: curves, and what arrives at each activation against N(0,1)\n"
+    "  --report DIR         after every epoch DIR/report.html: curves, and what arrives at each activation against N(0,1);\n"
+    "                       and DIR/curves.svg; of a run that is complete, with --resume\n"
     "  --threads N          default: all processors\n"
     "  --blas-core NAME     kernels of OpenBLAS, such as Haswell or SkylakeX (default: OPENBLAS_CORETYPE, else chosen by CPU)\n"
     "\n"

@@ -96,7 +96,11 @@ well_formed() { sed -e 's/<!DOCTYPE html>//' -e 's/<meta \([^>]*\)>/<meta \1\/>/
 ok "report" trained reported --report "$folder/report" --average 0.5
 ok "report: the log's figures" report_is "$folder/reported.log" 2
 ok "report: well-formed" well_formed
+ok "report: curves well-formed" python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$folder/report/curves.svg"
 ok "report: goes on with the run" runs 0 train --resume "$folder/reported.hwgq.checkpoint" --epochs 3 --report "$folder/report" --log "$folder/reported.log"
+ok "report: the log's figures" report_is "$folder/reported.log" 3
+rm -r "$folder/report"
+ok "report: of a run that is complete" runs 0 train --resume "$folder/reported.hwgq.checkpoint" --report "$folder/report"
 ok "report: the log's figures" report_is "$folder/reported.log" 3
 ok "report: a curve of three points" grep -qE '<path class="curve s1" d="M[0-9.]+ [0-9.]+ L[0-9.]+ [0-9.]+ L[0-9.]+ [0-9.]+"/>' "$folder/report/report.html"
 ok "report: not averaged, sign" trained reported --report "$folder/report" --levels sign --no-test
