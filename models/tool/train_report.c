@@ -179,9 +179,10 @@ void report_write_curves(const struct report *report, struct text *text) {
   text_puts(text, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 960 240\" width=\"960\" height=\"240\">\n<style>\n");
   text_puts(text, colors);
   text_puts(text, charts);
-  text_puts(text, "</style>\n<rect width=\"960\" height=\"240\" fill=\"var(--ground)\"/>\n<g>\n");
+  text_puts(text,
+            "</style>\n<rect width=\"960\" height=\"240\" fill=\"var(--ground)\"/>\n<svg width=\"480\" height=\"240\">\n");
   chart_curves(text, report->history, "Accuracy by epoch, %", accuracy);
-  text_puts(text, "</g>\n<g transform=\"translate(480 0)\">\n");
+  text_puts(text, "</svg>\n<svg x=\"480\" width=\"480\" height=\"240\">\n");
   chart_curves(text, report->history, "Loss by epoch", loss);
-  text_puts(text, "</g>\n</svg>\n");
+  text_puts(text, "</svg>\n</svg>\n");
 }
