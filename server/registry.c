@@ -1,36 +1,10 @@
 #include "server/registry.h"
 
-#include "server/registry_file.h"
-
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Everything known under one name. Entries are never removed, only their models are: counts and version go on if they come
- * back. */
-struct entry {
-  char name[CONFIG_MAX_NAME + 1];
-  struct stats *stats;
-  struct served_model *models[CONFIG_MAX_VERSIONS]; /* [model_count], newest first */
-  int model_count;                                  /* 0: not served now */
-  int version;                                      /* of the last model; 0: there was none */
-  char digest[40];                                  /* of the last model */
-  bool loading, unloaded;                           /* when not served: why */
-  struct hwgq_error reload_error;
-};
-
-struct registry {
-  pthread_mutex_t mutex;      /* for everything but the next three lines; held shortly */
-  pthread_mutex_t load_mutex; /* held while networks are loaded, always taken first */
-  struct config_model *sources;
-  int64_t source_count, versions;
-  char *cpu; /* kernel set, or NULL */
-  struct entry entries[CONFIG_MAX_MODELS];
-  int entry_count;
-  int order[CONFIG_MAX_MODELS]; /* indices of the entries that the configuration names, as configured */
-  int order_count;
-  int default_entry; /* index; -1: nothing has been configured yet */
-};
+#include "server/registry_entry.h"
+#include "server/registry_file.h"
 
 struct registry *registry_create(void) {
   struct registry *registry = calloc(1, sizeof *registry);
@@ -80,102 +54,6 @@ static void release_old(struct served_model *old) {
     registry_release(old);
     old = next;
   }
-}
-
-/* ---- entries: the mutex is held ----------------------------------------------------------------------------------------- */
-
-static struct entry *find_entry(struct registry *registry, const char *name) {
-  for (int i = 0; i < registry->entry_count; i++) {
-    if (strcmp(registry->entries[i].name, name) == 0) return &registry->entries[i];
-  }
-  return NULL;
-}
-
-/* The entry of that name, made when missing. */
-static enum hwgq_status make_entry(struct registry *registry, const char *name, struct hwgq_error *error) {
-  if (find_entry(registry, name)) return HWGQ_OK;
-  if (registry->entry_count == CONFIG_MAX_MODELS) {
-    return hwgq_fail(error, HWGQ_ERROR_LIMIT,
-                     "models: with '%s' there were more than %d network names since the start, and the counts of each are "
-                     "kept: restart to forget the old ones",
-                     name, CONFIG_MAX_MODELS);
-  }
-  struct entry *entry = &registry->entries[registry->entry_count];
-  entry->stats = stats_create();
-  if (!entry->stats) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the statistics of network '%s'", name);
-  memcpy(entry->name, name, strlen(name) + 1);
-  registry->entry_count++;
-  return HWGQ_OK;
-}
-
-static bool in_order(const struct registry *registry, const struct entry *entry) {
-  for (int i = 0; i < registry->order_count; i++) {
-    if (&registry->entries[registry->order[i]] == entry) return true;
-  }
-  return false;
-}
-
-static void number(struct entry *entry, struct served_model *model, int version) {
-  const char *digest = model->classifier->model->digest;
-  model->stats = entry->stats;
-  stats_expect(entry->stats, model->first_ns);
-  model->numbered = version != 0;
-  if (version) {
-    entry->version = version;
-  } else if (strcmp(entry->digest, digest) != 0) {
-    entry->version++;
-  }
-  model->version = entry->version;
-  memcpy(entry->digest, digest, sizeof entry->digest);
-}
-
-/* The served model that a file which could not be loaded leaves as it is, taken out of the entry; NULL when there is none. One
- * without a number counts as version 1 when numbered ones have come to be beside it. */
-static struct served_model *keep(struct entry *entry, const struct wanted *item) {
-  for (int i = 0; i < entry->model_count; i++) {
-    struct served_model *model = entry->models[i];
-    if (!model || (item->version ? model->version != item->version : model->numbered)) continue;
-    if (item->version && !model->numbered && strcmp(model->path, item->path) != 0) continue;
-    entry->models[i] = NULL;
-    return model;
-  }
-  return NULL;
-}
-
-/* Puts what was loaded of one name (`count` items, newest first) in the place of what is served. Returns `old` with the models
- * that are no longer needed before it. */
-static struct served_model *publish(struct entry *entry, struct wanted *items, int count, struct served_model *old) {
-  struct served_model *models[CONFIG_MAX_VERSIONS];
-  int model_count = 0;
-  entry->reload_error.message[0] = 0;
-  entry->unloaded = entry->loading = false;
-  for (int i = count - 1; i >= 0; i--) { /* oldest first: the entry remembers the newest as the last */
-    if (items[i].failed) entry->reload_error = items[i].failure;
-    if (items[i].model) number(entry, items[i].model, items[i].version);
-  }
-  for (int i = 0; i < count; i++) {
-    struct served_model *model = items[i].model ? items[i].model : keep(entry, &items[i]);
-    items[i].model = NULL;
-    if (model) models[model_count++] = model;
-  }
-  if (model_count == 0) return old; /* nothing works: all of the old ones stay, if there are any */
-  for (int i = 0; i < entry->model_count; i++) {
-    if (!entry->models[i]) continue;
-    entry->models[i]->next_old = old;
-    old = entry->models[i];
-  }
-  memcpy(entry->models, models, (size_t)model_count * sizeof models[0]);
-  entry->model_count = model_count;
-  return old;
-}
-
-static struct served_model *withdraw(struct entry *entry, struct served_model *old) {
-  for (int i = 0; i < entry->model_count; i++) {
-    entry->models[i]->next_old = old;
-    old = entry->models[i];
-  }
-  entry->model_count = 0;
-  return old;
 }
 
 /* Items of the list that begin at `start` and have one name. */
@@ -299,7 +177,7 @@ static enum hwgq_status make_entries(struct registry *registry, const struct wan
   enum hwgq_status status = HWGQ_OK;
   pthread_mutex_lock(&registry->mutex);
   for (int i = 0; i < list->count && !status; i += items_of_name(list, i)) {
-    status = make_entry(registry, list->items[i].name, error);
+    status = registry_make_entry(registry, list->items[i].name, error);
   }
   pthread_mutex_unlock(&registry->mutex);
   return status;
@@ -312,17 +190,17 @@ static struct served_model *exchange(struct registry *registry, struct wanted_li
   pthread_mutex_lock(&registry->mutex);
   registry->order_count = 0;
   for (int i = 0, count; i < list->count; i += count) {
-    struct entry *entry = find_entry(registry, list->items[i].name);
+    struct entry *entry = registry_find_entry(registry, list->items[i].name);
     int index = (int)(entry - registry->entries);
     count = items_of_name(list, i);
-    if (!list->items[i].held) old = publish(entry, &list->items[i], count, old);
+    if (!list->items[i].held) old = registry_publish(entry, &list->items[i], count, old);
     if (strcmp(entry->name, default_model) == 0) registry->default_entry = index;
     registry->order[registry->order_count++] = index;
     configured[index] = true;
   }
   for (int i = 0; i < registry->entry_count; i++) {
     if (configured[i]) continue;
-    old = withdraw(&registry->entries[i], old);
+    old = registry_withdraw(&registry->entries[i], old);
     registry->entries[i].unloaded = false; /* what comes back later is a new one */
   }
   pthread_mutex_unlock(&registry->mutex);
@@ -362,8 +240,8 @@ enum hwgq_status registry_configure(struct registry *registry, const struct conf
 
 static bool is_configured(struct registry *registry, const char *name, bool *served, bool *is_default) {
   pthread_mutex_lock(&registry->mutex);
-  struct entry *entry = find_entry(registry, name);
-  bool configured = entry && in_order(registry, entry);
+  struct entry *entry = registry_find_entry(registry, name);
+  bool configured = entry && registry_in_order(registry, entry);
   *served = configured && entry->model_count > 0;
   *is_default = configured && entry - registry->entries == registry->default_entry;
   pthread_mutex_unlock(&registry->mutex);
@@ -377,7 +255,7 @@ static enum hwgq_status file_status(enum hwgq_status status) {
 
 static void set_failure(struct registry *registry, const char *name, const struct hwgq_error *failure) {
   pthread_mutex_lock(&registry->mutex);
-  struct entry *entry = find_entry(registry, name);
+  struct entry *entry = registry_find_entry(registry, name);
   if (entry) {
     entry->loading = entry->unloaded = false; /* whoever asked wants it */
     entry->reload_error = *failure;
@@ -397,8 +275,8 @@ static enum hwgq_status load_items(struct registry *registry, struct wanted *ite
   struct hwgq_error failure = {{0}};
   enum hwgq_status status = HWGQ_OK;
   pthread_mutex_lock(&registry->mutex);
-  enum hwgq_status made = make_entry(registry, items[0].name, error);
-  struct entry *entry = find_entry(registry, items[0].name);
+  enum hwgq_status made = registry_make_entry(registry, items[0].name, error);
+  struct entry *entry = registry_find_entry(registry, items[0].name);
   if (entry) entry->loading = true;
   pthread_mutex_unlock(&registry->mutex);
   if (made) return made;
@@ -409,8 +287,8 @@ static enum hwgq_status load_items(struct registry *registry, struct wanted *ite
     failure = items[i].failure;
   }
   pthread_mutex_lock(&registry->mutex);
-  struct served_model *old = publish(entry, items, count, NULL);
-  if (!in_order(registry, entry)) registry->order[registry->order_count++] = (int)(entry - registry->entries);
+  struct served_model *old = registry_publish(entry, items, count, NULL);
+  if (!registry_in_order(registry, entry)) registry->order[registry->order_count++] = (int)(entry - registry->entries);
   bool served = entry->model_count > 0;
   pthread_mutex_unlock(&registry->mutex);
   release_old(old);
@@ -470,14 +348,14 @@ enum hwgq_status registry_unload(struct registry *registry, const char *name, st
   enum hwgq_status status = HWGQ_OK;
   pthread_mutex_lock(&registry->load_mutex);
   pthread_mutex_lock(&registry->mutex);
-  struct entry *entry = find_entry(registry, name);
-  if (!entry || !in_order(registry, entry)) {
+  struct entry *entry = registry_find_entry(registry, name);
+  if (!entry || !registry_in_order(registry, entry)) {
     status = unknown(name, error);
   } else if (entry - registry->entries == registry->default_entry) {
     status = hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED,
                        "network '%s' is the default one, which POST /classify needs: choose another default_model first", name);
   } else {
-    old = withdraw(entry, NULL);
+    old = registry_withdraw(entry, NULL);
     entry->unloaded = true;
     entry->reload_error.message[0] = 0;
   }
@@ -485,128 +363,4 @@ enum hwgq_status registry_unload(struct registry *registry, const char *name, st
   release_old(old);
   pthread_mutex_unlock(&registry->load_mutex);
   return status;
-}
-
-/* ---- readers ------------------------------------------------------------------------------------------------------------ */
-
-int registry_version(const char *text) {
-  size_t digits = strspn(text, "0123456789");
-  return digits > 0 && digits <= REGISTRY_MAX_VERSION_DIGITS && !text[digits] && text[0] != '0' ? atoi(text) : 0;
-}
-
-struct served_model *registry_acquire_version(struct registry *registry, const char *name, int version) {
-  struct served_model *model = NULL;
-  pthread_mutex_lock(&registry->mutex);
-  const struct entry *entry = name                          ? find_entry(registry, name)
-                              : registry->default_entry < 0 ? NULL
-                                                            : &registry->entries[registry->default_entry];
-  for (int i = 0; entry && i < entry->model_count && !model; i++) {
-    if (!version || entry->models[i]->version == version) model = entry->models[i];
-  }
-  if (model) atomic_fetch_add(&model->references, 1);
-  pthread_mutex_unlock(&registry->mutex);
-  return model;
-}
-
-struct served_model *registry_acquire(struct registry *registry, const char *name) {
-  return registry_acquire_version(registry, name, 0);
-}
-
-int registry_acquire_all(struct registry *registry, struct served_model **models, int capacity, int *default_index) {
-  int count = 0;
-  *default_index = -1;
-  pthread_mutex_lock(&registry->mutex);
-  for (int i = 0; i < registry->order_count && count < capacity; i++) {
-    const struct entry *entry = &registry->entries[registry->order[i]];
-    if (entry->model_count == 0) continue;
-    if (registry->order[i] == registry->default_entry) *default_index = count;
-    models[count++] = entry->models[0];
-    atomic_fetch_add(&entry->models[0]->references, 1);
-  }
-  pthread_mutex_unlock(&registry->mutex);
-  return count;
-}
-
-struct served_model **registry_acquire_every(struct registry *registry, int *count) {
-  int all = 0;
-  pthread_mutex_lock(&registry->mutex);
-  for (int i = 0; i < registry->entry_count; i++) all += registry->entries[i].model_count;
-  struct served_model **models = calloc((size_t)all + 1, sizeof(struct served_model *));
-  *count = models ? all : 0;
-  for (int i = 0, next = 0; i < registry->entry_count && models; i++) {
-    const struct entry *entry = &registry->entries[i];
-    for (int k = 0; k < entry->model_count; k++) {
-      models[next++] = entry->models[k];
-      atomic_fetch_add(&entry->models[k]->references, 1);
-    }
-  }
-  pthread_mutex_unlock(&registry->mutex);
-  return models;
-}
-
-int registry_versions(struct registry *registry, const char *name, int *versions) {
-  pthread_mutex_lock(&registry->mutex);
-  const struct entry *entry = find_entry(registry, name);
-  int count = entry ? entry->model_count : 0;
-  for (int i = 0; i < count; i++) versions[i] = entry->models[i]->version;
-  pthread_mutex_unlock(&registry->mutex);
-  return count;
-}
-
-const char *registry_kernels(struct registry *registry) {
-  struct served_model *model = registry_acquire(registry, NULL);
-  const char *kernels = model ? hwgq_plan_cpu(model->classifier->plan) : hwgq_cpu_best();
-  registry_release(model);
-  return kernels;
-}
-
-void registry_reload_error(struct registry *registry, const char *name, struct hwgq_error *error) {
-  pthread_mutex_lock(&registry->mutex);
-  const struct entry *entry = find_entry(registry, name);
-  error->message[0] = 0;
-  if (entry) *error = entry->reload_error;
-  pthread_mutex_unlock(&registry->mutex);
-}
-
-const char *registry_state_name(enum registry_state state) {
-  static const char *const names[] = {"ready", "loading", "unloaded", "failed"};
-  return names[state];
-}
-
-static enum registry_state state_of(const struct entry *entry) {
-  if (entry->model_count) return REGISTRY_READY;
-  return entry->loading ? REGISTRY_LOADING : entry->unloaded ? REGISTRY_UNLOADED : REGISTRY_FAILED;
-}
-
-bool registry_knows(struct registry *registry, const char *name, enum registry_state *state) {
-  pthread_mutex_lock(&registry->mutex);
-  const struct entry *entry = find_entry(registry, name);
-  bool known = entry && in_order(registry, entry);
-  if (known) *state = state_of(entry);
-  pthread_mutex_unlock(&registry->mutex);
-  return known;
-}
-
-struct registry_row *registry_index(struct registry *registry, int *count) {
-  int rows = 0;
-  pthread_mutex_lock(&registry->mutex);
-  for (int i = 0; i < registry->order_count; i++) {
-    int models = registry->entries[registry->order[i]].model_count;
-    rows += models ? models : 1;
-  }
-  struct registry_row *index = calloc((size_t)rows + 1, sizeof *index);
-  *count = 0;
-  for (int i = 0; i < registry->order_count && index; i++) {
-    const struct entry *entry = &registry->entries[registry->order[i]];
-    for (int k = 0; k < (entry->model_count ? entry->model_count : 1); k++) {
-      struct registry_row *row = &index[(*count)++];
-      memcpy(row->name, entry->name, sizeof row->name);
-      row->newest = k == 0;
-      row->version = entry->model_count ? entry->models[k]->version : 0;
-      row->state = state_of(entry);
-      row->reload_error = entry->reload_error;
-    }
-  }
-  pthread_mutex_unlock(&registry->mutex);
-  return index;
 }
