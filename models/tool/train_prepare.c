@@ -41,7 +41,8 @@ static enum hwgq_status find_input(const struct train_options *o, struct hwgq_sh
   return HWGQ_OK;
 }
 
-/* The mean of every channel as training sees it (inverted or not), and its text into the recipe. */
+/* The mean of every channel as training sees it (inverted or not), to the nearest whole number, so that padding is exact in
+ * first convolutions of integers; and its text into the recipe. */
 static enum hwgq_status measure_mean(struct session *s, struct hwgq_error *error) {
   const struct dataset *d = s->train;
   uint64_t sums[3] = {0}, pixels = (uint64_t)d->count * (uint64_t)d->height * (uint64_t)d->width;
@@ -51,7 +52,7 @@ static enum hwgq_status measure_mean(struct session *s, struct hwgq_error *error
   float *mean = s->options.trainer.preprocess.mean;
   for (int c = 0; c < 3; c++) {
     double average = (double)sums[c < d->channels ? c : 0] / (double)pixels;
-    mean[c] = (float)(s->options.trainer.preprocess.invert ? 255 - average : average);
+    mean[c] = (float)round(s->options.trainer.preprocess.invert ? 255 - average : average);
   }
   char text[80];
   snprintf(text, sizeof text, "%.9g,%.9g,%.9g", (double)mean[0], (double)mean[1], (double)mean[2]);

@@ -29,8 +29,9 @@ static const char usage_network[] =
 
 static const char usage_how[] =
     "How\n"
-    "  --preset NAME        options to start from, which others change: plain (the defaults), paper-cifar, paper-alexnet,\n"
-    "                       paper-vgg, paper-resnet (the authors' recipes; the last also for googlenet and darknet-19)\n"
+    "  --preset NAME        options to start from, which others change: plain (the defaults), shipped (--zero half\n"
+    "                       --affine yes --zoom 0.1: what the shipped networks have), paper-cifar, paper-alexnet, paper-vgg,\n"
+    "                       paper-resnet (the authors' recipes; the last also for googlenet and darknet-19)\n"
     "  --epochs N           times through the images (default 30)\n"
     "  --batch N            images a step (default 100)\n"
     "  --optimizer NAME     adam or sgd (default adam)\n"
@@ -71,7 +72,8 @@ static const char usage_images[] =
     "  --contrast F         the same for differences from the image's mean (default 0)\n"
     "  --saturation F       the same for differences from gray (default 0)\n"
     "  --cutout N           set a square of N pixels a side to the mean (default 0)\n"
-    "  --mean M[,M,M]       subtracted from pixels, per channel (default: the mean of the training images)\n"
+    "  --mean M[,M,M]       subtracted from pixels, per channel (default: that of the training images, as\n"
+    "                       whole numbers, with which a first convolution of 8 bits is exact at the borders too)\n"
     "  --scale S[,S,S]      factor on (pixel - mean); 1/64 is understood (default 1/64)\n"
     "  --order NAME         channels of the network: rgb, bgr or gray (default: by the network's input)\n"
     "  --resize N           shorter side of an image before the center is cropped (default 0: the input's size)\n"

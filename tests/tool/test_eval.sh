@@ -28,6 +28,15 @@ agree() {
 }
 ok "eval and classify agree" agree
 right=$(awk -F'\t' '$2 == $3' "$folder/predictions" | wc -l)
+
+# What the classes are taken for: the rows add up to the images, the diagonal to those that are right.
+ok "confusion" runs 0 eval --json --confusion "$model" "$data"
+ok "confusion: images" json '.[0].confusion | length == 10 and all(length == 10) and (.[4] | add == 8) and (.[0] | add == 0)'
+ok "confusion: right" json ".[0].confusion | [range(10) as \$i | .[\$i][\$i]] | add == $right"
+ok "confusion as text" runs 0 eval --confusion --verbose "$model" "$data"
+ok "confusion as text: rows" test "$(grep -c '^ \{5\}[148]  *[0-9]' "$folder/out")" -eq 3
+ok "classes as text" prints "taken for"
+
 ok "top-1 is what the predictions add up to" test "$(jq ".top1 * 13 | round" "$folder/first")" -eq "$right"
 
 figures='.[0] | [.images, .top1, .top5, .loss]'
@@ -88,11 +97,3 @@ ok "missing data is named" complains "nowhere"
 ok "predictions that cannot be written" runs 1 eval "$model" "$data.tar.xz" --predictions "$folder/no/file"
 ok "wrong split" runs 2 eval "$model" "$data" --split both
 ok "no data" runs 2 eval "$model"
-
-# What the classes are taken for: the rows add up to the images, the diagonal to those that are right.
-ok "confusion" runs 0 eval --json --confusion "$model" "$data"
-ok "confusion: images" json '.[0].confusion | length == 10 and all(length == 10) and (.[4] | add == 8) and (.[0] | add == 0)'
-ok "confusion: right" json ".[0].confusion | [range(10) as \$i | .[\$i][\$i]] | add == $right"
-ok "confusion as text" runs 0 eval --confusion --verbose "$model" "$data"
-ok "confusion as text: rows" test "$(grep -c '^ \{5\}[148]  *[0-9]' "$folder/out")" -eq 3
-ok "classes as text" prints "taken for"

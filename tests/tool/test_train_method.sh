@@ -84,6 +84,9 @@ ok "begins with a checkpoint: said" prints "begins with 7 layers of "
 ok "preset" trained preset --preset paper-cifar --epochs 1 --batch 4
 ok "preset: its options, and what changes them" jq -se '.[-1].epoch == 1 and (.[-1].lr < 0.01)' "$folder/preset.log" >/dev/null
 ok "preset: kept in the recipe" bash -c '"$1" inspect --json "$2" | grep -qF "\"weight-decay\":\"0.0005\""' _ "$hwgq" "$folder/preset.hwgq"
+ok "preset: shipped" trained preset --preset shipped --epochs 1
+ok "preset: shipped: its network" bash -c '"$1" inspect --json "$2" | grep -qF "\"zero\":\"half\"" && "$1" inspect "$2" | grep -q scale' _ "$hwgq" "$folder/preset.hwgq"
+ok "mean in whole numbers" bash -c '"$1" inspect --json "$2" | jq -e ".preprocess.mean | all(. == floor and . > 0)" >/dev/null' _ "$hwgq" "$folder/preset.hwgq"
 
 # The report has the log's figures.
 report_is() { # MODEL-LOG EPOCHS
