@@ -92,11 +92,12 @@ static void set_offsets(const struct conv *conv, struct conv_narrow *n) {
 }
 
 static bool possible(const struct conv *conv, const struct conv_narrow *n) {
-  uint64_t most = (uint64_t)1 << 28; /* so that offsets fit 32 bits */
+  uint64_t most = (uint64_t)1 << 28; /* so that offsets fit 32 bits, and sums, below, too */
   return n->pad_height < n->kernel_height && n->pad_width < n->kernel_width && n->image.image_bytes < most &&
          n->gradient.image_bytes < most &&
          (uint64_t)n->image.height * (uint64_t)n->image.width * (uint64_t)n->block_images < most / 64 &&
-         (uint64_t)conv->taps * 127 < (uint64_t)1 << 31;
+         (uint64_t)conv->taps * 127 < (uint64_t)1 << 31 &&
+         (uint64_t)conv->out.channels * (uint64_t)n->kernel_height * (uint64_t)n->kernel_width * 255 < (uint64_t)1 << 31;
 }
 
 static bool allocate_all(const struct conv *conv, struct conv_narrow *n, int batch) {
