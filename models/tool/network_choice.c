@@ -39,7 +39,7 @@ static enum hwgq_status make_quantizer(const struct network_choice *choice, stru
   int count = choice->level_count ? choice->level_count : (1 << (choice->bits ? choice->bits : 2)) - 1;
   if (!half && strcmp(zero, "0") != 0) return hwgq_fail(error, HWGQ_ERROR_INVALID, "--zero takes 0 or half, not '%.40s'", zero);
   if (!uniform && strcmp(levels, "free") != 0)
-    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--levels takes uniform or free, not '%.40s'", levels);
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--levels takes uniform, free or relu, not '%.40s'", levels);
   if (choice->bits && choice->level_count) return hwgq_fail(error, HWGQ_ERROR_INVALID, "give one of --bits and --level-count");
   if (choice->step > 0 && !uniform) return hwgq_fail(error, HWGQ_ERROR_INVALID, "--step goes with --levels uniform");
   float centers[HWGQ_MAX_LEVELS] = {0.453f, 1.51f};
@@ -52,6 +52,29 @@ static enum hwgq_status make_quantizer(const struct network_choice *choice, stru
   return hwgq_quantizer_design(count, uniform, half, quantizer, error);
 }
 
+/* *chosen: whether `text` is `yes`; NULL is `no`. */
+static enum hwgq_status choose(const char *option, const char *text, const char *yes, const char *no, bool *chosen,
+                               struct hwgq_error *error) {
+  *chosen = text && strcmp(text, yes) == 0;
+  if (!text || *chosen || strcmp(text, no) == 0) return HWGQ_OK;
+  return hwgq_fail(error, HWGQ_ERROR_INVALID, "%s takes %s or %s, not '%.40s'", option, yes, no, text);
+}
+
+static enum hwgq_status make_variant(const struct network_choice *choice, struct hwgq_quantizer *quantizer,
+                                     struct networks_variant *variant, struct hwgq_error *error) {
+  bool others = choice->bits || choice->level_count || choice->zero || choice->step > 0;
+  variant->relu = choice->levels && strcmp(choice->levels, "relu") == 0;
+  if (choice->sign && (others || choice->levels))
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--sign goes without --bits, --level-count, --levels, --zero and --step");
+  if (variant->relu && others)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--levels relu goes without --bits, --level-count, --zero and --step");
+  enum hwgq_status status = choose("--weights", choice->weights, "float", "binary", &variant->float_weights, error);
+  if (!status) status = choose("--affine", choice->affine, "yes", "no", &variant->affine, error);
+  if (status || choice->sign || variant->relu) return status;
+  variant->quantizer = quantizer;
+  return make_quantizer(choice, quantizer, error);
+}
+
 enum hwgq_status network_choice_build(const struct network_choice *choice, struct hwgq_network **network,
                                       const struct networks_entry **entry, struct hwgq_error *error) {
   const struct networks_entry *found = networks_find(choice->name);
@@ -60,15 +83,14 @@ enum hwgq_status network_choice_build(const struct network_choice *choice, struc
   if (choice->input && !parse_shape(choice->input, &shape))
     return hwgq_fail(error, HWGQ_ERROR_INVALID,
                      "--input takes CHANNELSxHEIGHTxWIDTH, as in 3x32x32, or one number, not '%.40s'", choice->input);
-  if (choice->sign && (choice->bits || choice->level_count || choice->levels || choice->zero || choice->step > 0))
-    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--sign goes without --bits, --level-count, --levels, --zero and --step");
-  enum hwgq_status status = choice->sign ? HWGQ_OK : make_quantizer(choice, &quantizer, error);
+  struct networks_variant variant = {0};
+  enum hwgq_status status = make_variant(choice, &quantizer, &variant, error);
   if (!status)
-    status = networks_build(choice->name, shape,
-                            choice->classes ? choice->classes
-                            : found         ? found->class_count
-                                            : 10,
-                            choice->width > 0 ? choice->width : 1, choice->sign ? NULL : &quantizer, network, error);
+    status = networks_build_variant(choice->name, shape,
+                                    choice->classes ? choice->classes
+                                    : found         ? found->class_count
+                                                    : 10,
+                                    choice->width > 0 ? choice->width : 1, &variant, network, error);
   if (!status && entry) *entry = found;
   return status;
 }

@@ -11,7 +11,7 @@ struct network_choice {
   int classes;           /* 0: the network's usual number */
   const char *input;     /* "CxHxW", or "N" for NxN; NULL: the network's usual size */
   int bits, level_count; /* one of them; both 0: 2 bits */
-  const char *levels, *zero;
+  const char *levels, *zero, *weights, *affine;
   double step; /* 0: by bits */
   bool sign;
 };
@@ -26,7 +26,15 @@ struct network_choice {
       {"bits", OPTION_INT, &(choice)->bits, "N", "activations of 1 to 4 bits: 2^N - 1 levels and 0 (default 2)", 1, 4},          \
       {"level-count",  OPTION_INT, &(choice)->level_count, "N", "or the number of levels beside 0 itself, 1 to 15", 1,           \
        HWGQ_MAX_LEVELS},                                                                                                         \
-      {"levels", OPTION_TEXT, &(choice)->levels, "uniform|free", "multiples of one step (default), or each of its own", 0, 0},   \
+      {"levels",                                                                                                                 \
+       OPTION_TEXT,                                                                                                              \
+       &(choice)->levels,                                                                                                        \
+       "KIND",                                                                                                                   \
+       "uniform: multiples of one step (default); free: each of its own; relu: not quantized",                                   \
+       0,                                                                                                                        \
+       0},                                                                                                                       \
+      {"weights", OPTION_TEXT, &(choice)->weights, "KIND", "binary (default) or float", 0, 0},                                   \
+      {"affine", OPTION_TEXT, &(choice)->affine, "yes|no", "a scale and an offset before every activation (default no)", 0, 0},  \
       {"zero",                                                                                                                   \
        OPTION_TEXT,                                                                                                              \
        &(choice)->zero,                                                                                                          \
