@@ -279,6 +279,7 @@ class Network(nn.Module):
                 self._attach(layer["name"], module)
                 self.steps.append((layer["name"], layer["inputs"]))
                 values[layer["name"]] = module(*inputs)
+        self.shapes = {name: tuple(x.shape[1:]) for name, x in values.items()}
         self.last_use = {name: i for i, (_, inputs) in enumerate(self.steps) for name in inputs}
         self.train()
 
@@ -307,6 +308,9 @@ class Network(nn.Module):
     def activations(self, x):
         """Every layer's output by name, "input" included."""
         return self._run(x, len(self.steps), True)
+
+    def classes(self):
+        return self.shapes[self.steps[-1][0]][0]
 
     def logits(self, x):
         """[N, classes]: what the softmax at the end takes."""
@@ -350,6 +354,12 @@ def describe(name, hwgq="hwgq", **options):
     if done.returncode != 0:
         raise ValueError(done.stderr.strip())
     return json.loads(done.stdout)
+
+
+def best_step(level_count, zero="0", hwgq="hwgq"):
+    """Of uniform levels for N(0,1), as `hwgq quantizer` computes it and `hwgq train` takes it."""
+    command = [hwgq, "quantizer", "--levels", str(level_count), "--zero", zero, "--json"]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)["centers"][0]
 
 
 def read_header(path):

@@ -4,6 +4,8 @@
     hwgq import safetensors cifar10.safetensors -o cifar10.hwgq
 """
 import argparse
+import copy
+import math
 import os
 import shutil
 import sys
@@ -14,7 +16,20 @@ import torch
 import torch.nn.functional as F
 
 import hwgq_torch
+from augment import augment
 from data import read_images
+
+# The options of models/tool/train_presets.c that differ from the defaults.
+PAPER = {"optimizer": "sgd", "momentum": 0.9, "warmup": 0, "classifier_rate": 1, "scale": [1]}
+IMAGENET = {**PAPER, "order": "bgr", "mean": [104, 117, 123], "resize": 256, "pad": 16, "batch": 256, "epochs": 64}
+PRESETS = {
+    "plain": {},
+    "shipped": {"zero": "half", "affine": "yes", "zoom": 0.1},
+    "paper-cifar": {**PAPER, "lr": 0.01, "weight_decay": 0.0005, "epochs": 200},
+    "paper-alexnet": {**IMAGENET, "lr": 0.02, "weight_decay": 0.0005},
+    "paper-vgg": {**IMAGENET, "lr": 0.01, "weight_decay": 0.0005},
+    "paper-resnet": {**IMAGENET, "lr": 0.1, "weight_decay": 0.00005},
+}
 
 
 def numbers(text):
@@ -33,8 +48,9 @@ def parse(arguments):
     p.add_argument("data", help="folder or archive with train/CLASS/IMAGE, IDX files, or CIFAR-10 binary batches")
     p.add_argument("-o", "--output", required=True, metavar="STATE.safetensors")
     p.add_argument("--hwgq", help="the hwgq program (default: on the path, else of this repository's build)")
+    p.add_argument("--preset", choices=PRESETS, default="plain", help="options to start from, which others change")
     for name, kind in (("width", float), ("bits", int), ("level-count", int), ("levels", str), ("zero", str), ("step", float),
-                       ("input", str)):
+                       ("weights", str), ("affine", str), ("input", str)):
         p.add_argument("--" + name, type=kind)
     p.add_argument("--sign", action="store_true", help="activations are -1 and +1")
     p.add_argument("--backward", choices=hwgq_torch.BACKWARDS, default="clipped", help="the quantizer's derivative")
@@ -42,14 +58,25 @@ def parse(arguments):
     p.add_argument("--batch", type=int, default=100)
     p.add_argument("--optimizer", choices=("adam", "sgd"), default="adam")
     p.add_argument("--lr", type=float, default=0.003)
+    p.add_argument("--classifier-rate", type=float, default=0.1, help="factor on it in float linear layers")
     p.add_argument("--momentum", type=float, default=0.9)
     p.add_argument("--weight-decay", type=float, default=0)
-    p.add_argument("--power", type=float, default=1, help="rate * (1 - progress)^power after the warm-up")
+    p.add_argument("--schedule", choices=("poly", "cosine", "constant"), default="poly")
+    p.add_argument("--power", type=float, default=1, help="of poly: rate * (1 - progress)^power after the warm-up")
     p.add_argument("--warmup", type=float, default=0.05, help="share of all steps in which the rate rises from 0")
+    p.add_argument("--label-smoothing", type=float, default=0, help="share of a label that goes to all classes alike")
+    p.add_argument("--teacher", metavar="STATE.safetensors", help="learn from this network's answers too (see export)")
+    p.add_argument("--distill-weight", type=float, default=0.5, help="share of the loss that is the teacher's")
+    p.add_argument("--distill-temperature", type=float, default=2, help="divides both networks' class scores there")
+    p.add_argument("--average", type=float, default=0, help="share of the average of the weights that each step keeps")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--mirror", choices=("yes", "no"), default="yes")
     p.add_argument("--pad", type=int, default=4, help="shift by up to so many pixels each way")
-    p.add_argument("--mean", type=numbers, help="default: the mean of the training images")
+    p.add_argument("--zoom", type=float, default=0, help="enlarge or shrink by a factor of up to 1 + Z")
+    p.add_argument("--aspect", type=float, default=0, help="stretch one side by a factor of up to 1 + A")
+    p.add_argument("--crop", type=float, default=0, help="cut away up to this share of each side, enlarge the rest")
+    p.add_argument("--cutout", type=int, default=0, help="set a square of N pixels a side to the mean")
+    p.add_argument("--mean", type=numbers, help="default: that of the training images, in whole numbers")
     p.add_argument("--scale", type=numbers, default=[1 / 64])
     p.add_argument("--order", choices=("rgb", "bgr", "gray"))
     p.add_argument("--resize", type=int, default=0)
@@ -57,6 +84,8 @@ def parse(arguments):
     p.add_argument("--limit", type=int, default=0, help="use the first N images only, spread over the classes")
     p.add_argument("--start", metavar="STATE.safetensors", help="weights to begin with")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    chosen, _ = p.parse_known_args(arguments)
+    p.set_defaults(**PRESETS[chosen.preset])
     return p.parse_args(arguments)
 
 
@@ -68,7 +97,11 @@ def find_hwgq(given):
 def describe(options, classes):
     if os.path.exists(options.network):
         return hwgq_torch.read_description(options.network)
-    chosen = {key: getattr(options, key) for key in ("width", "bits", "level_count", "levels", "zero", "step", "input", "sign")}
+    chosen = {key: getattr(options, key) for key in ("width", "bits", "level_count", "levels", "zero", "step", "weights",
+                                                     "affine", "input", "sign")}
+    if options.zero == "half" and not options.step and options.levels in (None, "uniform"):
+        levels = options.level_count or 2 ** (options.bits or 2) - 1
+        chosen["step"] = hwgq_torch.best_step(levels, "half", find_hwgq(options.hwgq))
     return hwgq_torch.describe(options.network, find_hwgq(options.hwgq), classes=classes, **chosen)
 
 
@@ -89,35 +122,69 @@ class Batches:
     def get(self, which):
         return (self.pixels[which].float() - self.mean) * self.scale, self.labels[which]
 
-    def augmented(self, which, mirror, pad):
-        """Mirrored half of the time, and shifted; what comes in at a border is 0, the mean."""
-        x, labels = self.get(which)
-        count, _, height, width = x.shape
-        if mirror:
-            x = torch.where(torch.rand(count, 1, 1, 1, device=x.device) < 0.5, x.flip(3), x)
-        if pad:
-            x = F.pad(x, (pad, pad, pad, pad))
-            top, left = torch.randint(0, 2 * pad + 1, (2, count, 1), device=x.device)
-            rows, columns = (start + torch.arange(size, device=x.device) for start, size in ((top, height), (left, width)))
-            batch = torch.arange(count, device=x.device)[:, None, None]
-            x = x.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-        return x, labels
+
+# ---- the recipe ------------------------------------------------------------------------------------------------------
 
 
 def rate(options, step, steps):
+    """As optimizer_rate of models/train/optimizer.c."""
     warm = options.warmup * steps
     if step < warm:
         return options.lr * (step + 1) / (warm + 1)
-    return options.lr * ((steps - step) / (steps - warm)) ** options.power
+    progress = (step - warm) / (steps - warm)
+    if options.schedule == "constant":
+        return options.lr
+    if options.schedule == "cosine":
+        return options.lr * (1 + math.cos(math.pi * progress)) / 2
+    return options.lr * (1 - progress) ** options.power
 
 
 def make_optimizer(options, network):
-    decayed = [m.weight for m in network.modules() if isinstance(m, hwgq_torch.Weighted)]
-    others = [p for p in network.parameters() if not any(p is d for d in decayed)]
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}] + ([{"params": others}] if others else [])
+    """Groups whose "factor" multiplies the rate."""
+    groups = {}
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            classifier = isinstance(module, hwgq_torch.Linear) and not module.binary
+            decay = options.weight_decay if isinstance(module, hwgq_torch.Weighted) and name == "weight" else 0
+            groups.setdefault((options.classifier_rate if classifier else 1, decay), []).append(parameter)
+    groups = [{"params": found, "factor": factor, "weight_decay": decay} for (factor, decay), found in groups.items()]
     if options.optimizer == "adam":
         return torch.optim.Adam(groups, lr=options.lr)
     return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum)
+
+
+def objective(options, logits, labels, teacher):
+    """Cross-entropy with smoothed labels; teacher: its logits, or None. The teacher's part is its cross-entropy at the
+    temperature, times the temperature's square."""
+    value = F.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
+    if teacher is None:
+        return value
+    t, share = options.distill_temperature, options.distill_weight
+    return (1 - share) * value + share * t * t * F.cross_entropy(logits / t, F.softmax(teacher / t, 1))
+
+
+class Average:
+    """A copy of the network whose parameters are the average of those of its steps, which keeps a share `decay` each."""
+
+    def __init__(self, network, decay):
+        self.network, self.decay, self.count = copy.deepcopy(network), decay, 0
+
+    @torch.no_grad()
+    def add(self, network):
+        keep = 0 if self.count < 1 else min(self.decay, (1 + self.count) / (10 + self.count))
+        for mine, other in zip(self.network.parameters(), network.parameters()):
+            mine.lerp_(other, 1 - keep)
+        self.count += 1
+
+    @torch.no_grad()
+    def measure(self, batches):
+        """Its own batch statistics: the mean over the batches."""
+        norms = [m for m in self.network.modules() if isinstance(m, hwgq_torch.BatchNorm)]
+        self.network.train()
+        for i, (x, _) in enumerate(batches):
+            for norm in norms:
+                norm.momentum = 1 / (i + 1)
+            self.network.logits(x)
 
 
 @torch.no_grad()
@@ -131,31 +198,45 @@ def accuracy(network, batches, size):
     return right / len(batches)
 
 
-def train(options, network, training, test, save):
-    """Calls save(accuracy or None) after every epoch."""
+def train(options, network, training, test, save, teacher=None):
+    """Calls save(network, accuracy or None) after every epoch."""
     size = min(options.batch, len(training))
     per_epoch = len(training) // size
     steps, step, optimizer = per_epoch * options.epochs, 0, make_optimizer(options, network)
+    average = Average(network, options.average) if options.average else None
+    changes = {key: getattr(options, key) for key in ("pad", "zoom", "aspect", "crop", "cutout")}
+
+    def batch(i):
+        x, labels = training.get(order[i * size:(i + 1) * size])
+        return augment(x, options.mirror == "yes", **changes), labels
+
     for epoch in range(options.epochs):
         start, total, right = time.time(), 0.0, 0
         order = torch.randperm(len(training)).to(training.labels.device)
         for i in range(per_epoch):
-            x, labels = training.augmented(order[i * size:(i + 1) * size], options.mirror == "yes", options.pad)
+            x, labels = batch(i)
             for group in optimizer.param_groups:
-                group["lr"] = rate(options, step, steps)
+                group["lr"] = group["factor"] * rate(options, step, steps)
             optimizer.zero_grad()
             logits = network.logits(x)
-            value = F.cross_entropy(logits, labels)
+            with torch.no_grad():
+                answers = teacher.logits(x) if teacher else None
+            value = objective(options, logits, labels, answers)
             value.backward()
             optimizer.step()
             hwgq_torch.clamp_latent(network)
+            if average:
+                average.add(network)
             total, right, step = total + value.detach(), right + (logits.argmax(1) == labels).sum(), step + 1
-        seen = per_epoch * size
-        result = accuracy(network, test, size) if test else None
+        seen, seconds = per_epoch * size, time.time() - start
+        if average:
+            average.measure(batch(i) for i in range(min(100, per_epoch)))
+        final = average.network if average else network
+        result = accuracy(final, test, size) if test else None
         print(f"epoch {epoch + 1}/{options.epochs}: loss {float(total) / per_epoch:.4f}, training accuracy "
               f"{100 * float(right) / seen:.2f} %" + (f", test accuracy {100 * result:.2f} %" if test else "")
-              + f", {seen / (time.time() - start):.0f} images/s", flush=True)
-        save(result)
+              + f", {seen / seconds:.0f} images/s", flush=True)
+        save(final, result)
 
 
 def main(arguments):
@@ -171,7 +252,7 @@ def main(arguments):
         raise ValueError(f"{options.data}: training and test images have different classes")
     classes = len(images.classes) if images.classes else int(images.labels.max()) + 1
     labels = images.classes or [str(i) for i in range(classes)]
-    mean = options.mean or images.pixels.reshape(-1, shape[0]).mean(0, dtype=numpy.float64).tolist()
+    mean = options.mean or images.pixels.reshape(-1, shape[0]).mean(0, dtype=numpy.float64).round().tolist()
     for key, values in (("mean", mean), ("scale", options.scale)):
         preprocess[key] = [hwgq_torch.float32(v) for v in (values * shape[0] if len(values) == 1 else values)]
         if len(preprocess[key]) != shape[0]:
@@ -184,15 +265,22 @@ def main(arguments):
     test = Batches(test_images, preprocess, options.device) if test_images else None
     print(f"{network.description['name']}: {len(training)} images of {classes} classes, on {options.device}", flush=True)
 
-    def save(result):
-        unsaid = ("output", "hwgq", "device", "data", "start")
+    def save(network, result):
+        unsaid = ("output", "hwgq", "device", "data", "start", "preset", "teacher")
         recipe = {key: value for key, value in vars(options).items() if key not in unsaid and value is not None}
         provenance = {"trainer": "torch " + torch.__version__, "data": os.path.basename(options.data.rstrip("/")),
                       "recipe": recipe, "test_accuracy": result}
         hwgq_torch.export(network, options.output + ".new", preprocess, labels, provenance)
         os.replace(options.output + ".new", options.output)
 
-    train(options, network, training, test, save)
+    teacher = None
+    if options.teacher:
+        teacher = hwgq_torch.Network(hwgq_torch.read_description(options.teacher))
+        hwgq_torch.load(teacher, options.teacher)
+        if teacher.description["input"] != shape or teacher.classes() != classes:
+            raise ValueError(f"{options.teacher}: a teacher must take the same images ({shape}) and know the same {classes} classes")
+        teacher.to(options.device).eval()
+    train(options, network, training, test, save, teacher)
     print(f"written: {options.output}\nnext:    hwgq import safetensors {options.output} -o MODEL.hwgq")
 
 
