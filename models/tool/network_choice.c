@@ -31,7 +31,8 @@ static void set_centers(struct hwgq_quantizer *quantizer, int count, const float
   }
 }
 
-/* The paper's two quantizers with its rounded figures, and the steps that others round with; Lloyd's optimum otherwise. */
+/* The paper's two quantizers with its rounded figures, and the steps that others round with; Lloyd's optimum otherwise, which
+ * is what `hwgq train` has but for those steps. */
 static enum hwgq_status make_quantizer(const struct network_choice *choice, struct hwgq_quantizer *quantizer,
                                        struct hwgq_error *error) {
   const char *levels = choice->levels ? choice->levels : "uniform", *zero = choice->zero ? choice->zero : "0";
@@ -45,7 +46,7 @@ static enum hwgq_status make_quantizer(const struct network_choice *choice, stru
   float centers[HWGQ_MAX_LEVELS] = {0.453f, 1.51f};
   float step = choice->step > 0 ? (float)choice->step : half || count == 3 ? rounding_step(count) : 0;
   for (int i = 0; uniform && i < count; i++) centers[i] = step * (float)(i + 1);
-  if (uniform ? step > 0 : count == 2) {
+  if (uniform ? step > 0 : count == 2 && !half) {
     set_centers(quantizer, count, centers, half);
     return HWGQ_OK;
   }

@@ -17,5 +17,8 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 # The build directory remembers the compiler and its flags, sanitizers included.
 read -r -a compile <<<"$(cat "$build/flags")"
-"${compile[@]}" -MF "$folder/layers.d" tests/torch/layers.c "$build/libhwgq.a" -o "$folder/layers" -ljansson -lxxhash -lm
+for program in layers augment; do
+  "${compile[@]}" -MF "$folder/$program.d" "tests/torch/$program.c" "$build/libmodels.a" "$build/libhwgq.a" -o "$folder/$program" \
+    -ljansson -lxxhash -lm
+done
 PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 tests/torch/suite.py "$build" "$folder"

@@ -140,8 +140,9 @@ class Conv2d(Weighted):
 class Linear(Weighted):
     """Takes C,H,W in that order, whatever its shape."""
 
-    def __init__(self, in_features, out_channels, **kind):
-        super().__init__((out_channels, in_features), **kind)
+    def __init__(self, shape, out_channels, **kind):
+        super().__init__((out_channels, int(numpy.prod(shape))), **kind)
+        self.in_channels = shape[0]
 
     def forward(self, x):
         return F.linear(x.flatten(1), self.effective(), self.bias)[:, :, None, None]
@@ -154,8 +155,8 @@ class BatchNorm(nn.BatchNorm2d):
         super().__init__(channels, eps=eps, momentum=0.1, affine=False)
 
     def forward(self, x):
-        if self.training:
-            return super().forward(x)
+        if self.training:  # what follows compares with thresholds, also where convolutions answer in bfloat16
+            return super().forward(x.float() if x.dtype == torch.bfloat16 else x)
         shape = (1, -1, 1, 1)
         return (x - self.running_mean.view(shape)) / torch.sqrt(self.running_var + self.eps).view(shape)
 
@@ -250,7 +251,7 @@ def make_layer(layer, shapes, backward):
     if op == "conv2d":
         return Conv2d(channels, layer["out_channels"], *window, layer.get("groups", 1), **kind)
     if op == "linear":
-        return Linear(int(numpy.prod(shapes[0])), layer["out_channels"], **kind)
+        return Linear(shapes[0], layer["out_channels"], **kind)
     if op == "quantize":
         return Sign() if layer.get("sign") else Quantize(layer["centers"], layer["thresholds"], backward)
     if op == "batch_norm":
@@ -279,7 +280,6 @@ class Network(nn.Module):
                 self._attach(layer["name"], module)
                 self.steps.append((layer["name"], layer["inputs"]))
                 values[layer["name"]] = module(*inputs)
-        self.shapes = {name: tuple(x.shape[1:]) for name, x in values.items()}
         self.last_use = {name: i for i, (_, inputs) in enumerate(self.steps) for name in inputs}
         self.train()
 
@@ -309,9 +309,6 @@ class Network(nn.Module):
         """Every layer's output by name, "input" included."""
         return self._run(x, len(self.steps), True)
 
-    def classes(self):
-        return self.shapes[self.steps[-1][0]][0]
-
     def logits(self, x):
         """[N, classes]: what the softmax at the end takes."""
         name, inputs = self.steps[-1]
@@ -340,6 +337,14 @@ def clamp_latent(network):
 # ---- descriptions ----------------------------------------------------------------------------------------------------
 
 
+def answer(command):
+    """The JSON that a program prints."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise ValueError(done.stderr.strip())
+    return json.loads(done.stdout)
+
+
 def describe(name, hwgq="hwgq", **options):
     """The description of a network of the paper, from the `hwgq` program: describe("vgg-small", width=0.5, bits=2).
     Options: `hwgq describe --help`, with _ for -."""
@@ -350,16 +355,12 @@ def describe(name, hwgq="hwgq", **options):
             command.append(option)
         elif value is not None and value is not False:
             command += [option, str(value)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        raise ValueError(done.stderr.strip())
-    return json.loads(done.stdout)
+    return answer(command)
 
 
 def best_step(level_count, zero="0", hwgq="hwgq"):
-    """Of uniform levels for N(0,1), as `hwgq quantizer` computes it and `hwgq train` takes it."""
-    command = [hwgq, "quantizer", "--levels", str(level_count), "--zero", zero, "--json"]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)["centers"][0]
+    """The step of the uniform quantizer with the least squared error for N(0,1). zero: "0" or "half"."""
+    return answer([hwgq, "quantizer", "--uniform", "--levels", str(level_count), "--zero", zero, "--json"])["centers"][0]
 
 
 def read_header(path):
@@ -397,8 +398,13 @@ def export(network, path, preprocess=None, labels=None, provenance=None):
     for key, value in (("preprocess", preprocess), ("labels", labels), ("provenance", provenance)):
         if value is not None:
             metadata[key] = json.dumps(value)
+    write_tensors(path, network.state_dict(), metadata)
+
+
+def write_tensors(path, tensors, metadata):
+    """A safetensors file of F32 tensors; those of num_batches_tracked are left out."""
     header, arrays, position = {"__metadata__": metadata}, [], 0
-    for name, tensor in network.state_dict().items():
+    for name, tensor in tensors.items():
         if name.endswith(".num_batches_tracked"):
             continue
         array = numpy.ascontiguousarray(tensor.detach().cpu().numpy().astype("<f4"))
@@ -425,6 +431,11 @@ def load(network, path):
             raise ValueError(f"{path}: tensor '{name}' is {entry['dtype']}, not F32")
         begin, end = entry["data_offsets"]
         state[name] = torch.from_numpy(data[begin:end].view("<f4").reshape(entry["shape"]).copy())
+    load_state(network, state, path)
+
+
+def load_state(network, state, path):
+    """A state_dict from the file `path`."""
     missing, surplus = network.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith(".num_batches_tracked")]
     if missing or surplus:
