@@ -28,7 +28,8 @@ struct conv {
   float *effective;    /* what the forward product uses; == weight in float layers */
   float *flipped; /* [kernel row, reversed][kernel column, reversed][out channel][in channel], of `effective`; not if direct */
 
-  /* The weights' gradient is summed in `groups` parts of the batch, each split by kernel row into `slices` tasks, whatever the
+  /* The weights' gradient is summed in `groups` parts of the batch, each split by kernel row (in narrow
+   * numbers: by panels of out channels) into `slices` tasks, whatever the
    * number of threads: the sum is the same for all of them. */
   int groups, slices;
   float *gradient;      /* [groups][weight_count], summed into the first by conv_reduce */

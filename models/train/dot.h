@@ -53,7 +53,7 @@ struct dot_spread {
   ptrdiff_t block_bytes; /* of one channel block of the result */
 };
 
-/* How numbers become 8-bit ones: x * factor + u, rounded to the nearest, where u lies in [-0.5, 0.5) and differs for every
+/* How numbers become 8-bit ones: x * factor + u, rounded to the nearest, where u lies in [-0.5, 0.5] and differs for every
  * number: 2^-32 * (noise + pixel * DOT_NOISE_PIXEL + channel * DOT_NOISE_CHANNEL) as a signed 32-bit integer (Roberts's
  * two-dimensional low-discrepancy sequence). With `noise` at random the mean is x * factor. bfloat16 takes no part in it. */
 #define DOT_NOISE_PIXEL 0xc13fa9a9u
@@ -65,13 +65,14 @@ struct dot_format {
   uint8_t fill;                                                                     /* bytes of a zero in what `pad` makes */
   void (*windows)(const struct dot_windows *w, const uint8_t *const row[DOT_ROWS]); /* all rows may be read */
   void (*gradient)(const struct dot_gradient *g, const uint8_t *a);
-  /* Inputs: 8 bits: the level of each x, a multiple of 1 / inverse_step: round(x * inverse_step) + zero. bfloat16: x. */
+  /* Inputs, which are finite: 8 bits: the level of each x, a multiple of 1 / inverse_step: round(x * inverse_step) + zero.
+   * bfloat16: x. */
   void (*keep)(const float *x, size_t count, float inverse_step, int zero, void *y);
   void (*spread)(const struct dot_spread *s, const uint8_t *pixels, uint8_t *y);
   /* One pixel of a gradient: y = x * alpha * factor. 8 bits: rounded as above, plus 128. */
   void (*pad)(const float *x, const float *alpha, int count, float factor, uint32_t noise, void *y);
   /* Up to 4 / bytes pixels of a gradient, `stride` apart: y[column][pixel] = x * factor[column], 0 from `pixels` on and in
-   * columns `count` to DOT_COLUMNS - 1. bfloat16: factors are 1. */
+   * columns `count` to DOT_COLUMNS - 1. bfloat16: factors are 1 and not read. */
   void (*group)(const float *x, ptrdiff_t stride, int pixels, int count, const float *factor, uint32_t noise, void *y);
   /* 8 bits: largest[column] of pixels [pixels][stride], up to DOT_COLUMNS columns: the greatest |x|, NaN if there is one. */
   void (*largest)(const float *x, ptrdiff_t stride, int pixels, int count, float *largest);
