@@ -90,7 +90,7 @@ async function views() {
     await page.click("nav a[href='#networks']");
     await page.waitForSelector("#networks article:nth-of-type(2) table");
     const text = await page.textContent("#networks article");
-    check("a network's facts", /vgg-small/.test(text) && /\d\d\.\d\d %/.test(text) && /32 × 32/.test(text) && /kB in memory/.test(text), text);
+    check("a network's facts", /vgg-small/.test(text) && /\d\d\.\d\d %/.test(text) && /32 × 32/.test(text) && /[kM]B in memory/.test(text), text);
     const shares = await page.$$eval("#networks article:first-of-type tbody td:last-child span", all => all.map(one => parseFloat(one.textContent)));
     check("shares of time add up", shares.length > 6 && Math.abs(shares.reduce((a, b) => a + b, 0) - 100) < 1, shares);
     await axe(page, `networks, ${scheme}`, rules);
