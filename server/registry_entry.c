@@ -1,6 +1,5 @@
 #include "server/registry_entry.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 struct entry *registry_find_entry(struct registry *registry, const char *name) {

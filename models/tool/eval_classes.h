@@ -16,7 +16,8 @@ struct class_counts {
 void class_counts_print(const struct class_counts *c);
 /* The matrix, a row for every class that has images. */
 void class_counts_print_matrix(const struct class_counts *c);
-/* The same as members of a JSON object, each with a comma before it: "classes", and with `matrix` "confusion". */
+/* As members of a JSON object, each with a comma before it. With `classes`: "classes", how many images of each there are and
+ * were right; with `matrix`: "confusion". */
 void class_counts_json(const struct class_counts *c, bool classes, bool matrix, struct text *text);
 
 #endif

@@ -230,10 +230,14 @@ static enum hwgq_status check_writable(const char *path, struct hwgq_error *erro
 }
 
 static enum hwgq_status check_report(const struct session *s, struct hwgq_error *error) {
-  char *page = NULL;
-  enum hwgq_status status = session_report_path(s, "report.html", &page, error);
-  if (status == HWGQ_OK) status = check_writable(page, error);
-  free(page);
+  static const char *const names[] = {REPORT_PAGE, REPORT_CURVES};
+  enum hwgq_status status = HWGQ_OK;
+  for (size_t i = 0; status == HWGQ_OK && i < sizeof names / sizeof names[0]; i++) {
+    char *path = NULL;
+    status = session_report_path(s, names[i], &path, error);
+    if (status == HWGQ_OK) status = check_writable(path, error);
+    free(path);
+  }
   return status;
 }
 

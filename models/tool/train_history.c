@@ -78,8 +78,8 @@ enum hwgq_status session_report(struct session *s, struct hwgq_error *error) {
   json_t *facts = facts_of(s);
   page.facts = facts;
   page.distributions = list;
-  enum hwgq_status status = write_file(s, "report.html", &page, report_write, error);
-  if (status == HWGQ_OK) status = write_file(s, "curves.svg", &page, report_write_curves, error);
+  enum hwgq_status status = write_file(s, REPORT_PAGE, &page, report_write, error);
+  if (status == HWGQ_OK) status = write_file(s, REPORT_CURVES, &page, report_write_curves, error);
   json_decref(facts);
   free(list);
   return status;

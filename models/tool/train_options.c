@@ -218,7 +218,10 @@ static enum hwgq_status apply_recipe(struct train_options *o, const char *path, 
       if (option < 0 || option >= TRAIN_RECIPE_COUNT || !json_is_string(value))
         status = hwgq_fail(error, HWGQ_ERROR_FORMAT,
                            "the recipe of checkpoint %.200s has an option \"%.60s\" that is unknown here", path, key);
-      if (status == HWGQ_OK) status = set_option(o, (enum train_option)option, json_string_value(value), error);
+      /* bf16: mixed, as it was before its gradients were of 8 bits */
+      bool renamed = status == HWGQ_OK && option == TRAIN_PRECISION && strcmp(json_string_value(value), "bf16") == 0;
+      if (status == HWGQ_OK)
+        status = set_option(o, (enum train_option)option, renamed ? "mixed" : json_string_value(value), error);
       if (status != HWGQ_OK) break;
     }
   }

@@ -211,7 +211,8 @@ static enum hwgq_status network_of_checkpoint(struct session *s, struct hwgq_err
   return status;
 }
 
-/* Takes the precision and writes it into the recipe, so that a resumed run computes alike on another CPU or not at all. */
+/* Takes the precision and writes it into the recipe, so that a resumed run computes alike on another CPU or not at all; but for
+ * layers in bfloat16, which a CPU without it has in float32. */
 static enum hwgq_status choose_precision(struct session *s, struct hwgq_error *error) {
   struct train_options *o = &s->options;
   const struct dot_kernels *fast = dot_kernels_fast();

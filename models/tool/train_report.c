@@ -23,8 +23,7 @@ static const char layout[] =
     "top; "
     "font-weight: normal; } th { color: var(--soft); } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }\n"
     ".pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 24px; }\n"
-    "details { margin-top: 24px; } summary { cursor: pointer; }\n"
-    "</style>\n</head>\n<body>\n";
+    "details { margin-top: 24px; } summary { cursor: pointer; }\n";
 static const char charts[] =
     ".chart { width: 100%; height: auto; display: block; } .chart text { fill: var(--soft); font: 12px system-ui, sans-serif; "
     "}\n"
@@ -164,7 +163,7 @@ void report_write(const struct report *report, struct text *text) {
   text_puts(text, colors);
   text_puts(text, charts);
   text_puts(text, layout);
-  text_puts(text, "<h1>");
+  text_puts(text, "</style>\n</head>\n<body>\n<h1>");
   chart_escaped(text, report->title);
   text_puts(text, "</h1>\n");
   table_of_facts(report, text);

@@ -26,6 +26,9 @@ struct session {
 /* Data, network, trainer, teacher and what to begin with or to go on from, as the options say (train_prepare.c). */
 enum hwgq_status session_prepare(struct session *session, struct hwgq_error *error);
 
+/* Files of a report. */
+#define REPORT_PAGE "report.html"
+#define REPORT_CURVES "curves.svg"
 /* Makes the report's folder, unless it is there, and gives the path of a file in it, to be freed. (train_history.c) */
 enum hwgq_status session_report_path(const struct session *session, const char *name, char **path, struct hwgq_error *error);
 /* Adds an epoch to the history, which takes the object over (NULL: nothing happens), and writes the report if one is wanted.

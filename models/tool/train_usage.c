@@ -54,10 +54,9 @@ static const char usage_how[] =
     "                       those of the weights as they are (default 0: running ones)\n"
     "  --seed N             of everything random (default 1)\n"
     "  --precision NAME     float32; mixed: 8-bit integers in binary layers on levels (exact forward, gradients rounded at\n"
-    "                       random) and bfloat16 in the others but the first and the last, several times as fast, on CPUs "
-    "with\n"
-    "                       AVX512-VNNI (and AVX512-BF16, without which those others stay in float32); or auto: mixed where\n"
-    "                       the CPU has it (default auto; a resumed run keeps its own)\n";
+    "                       random), bfloat16 in others of 16 channels or more but the classifier: several times as fast, on\n"
+    "                       CPUs with AVX512-VNNI (without AVX512-BF16 those others stay in float32, of a resumed run too);\n"
+    "                       or auto: mixed where the CPU has it (default auto; a resumed run keeps its own)\n";
 
 static const char usage_images[] =
     "Images\n"

@@ -28,9 +28,8 @@ struct conv {
   float *effective;    /* what the forward product uses; == weight in float layers */
   float *flipped; /* [kernel row, reversed][kernel column, reversed][out channel][in channel], of `effective`; not if direct */
 
-  /* The weights' gradient is summed in `groups` parts of the batch, each split by kernel row (in narrow
-   * numbers: by panels of out channels) into `slices` tasks, whatever the
-   * number of threads: the sum is the same for all of them. */
+  /* The weights' gradient is summed in `groups` parts of the batch, each split by kernel row (in narrow numbers: by panels of
+   * out channels) into `slices` tasks, whatever the number of threads: the sum is the same for all of them. */
   int groups, slices;
   float *gradient;      /* [groups][weight_count], summed into the first by conv_reduce */
   float *bias_gradient; /* [out channels] */
@@ -49,7 +48,8 @@ void conv_destroy(struct conv *conv);
 /* Floats of workspace that the calls below need. */
 size_t conv_workspace(const struct conv *conv);
 
-/* Output channels [from, to) of alpha, effective and flipped, from the latent weights. */
+/* Output channels [from, to) of alpha, effective and flipped, or of one panel in narrow numbers (from: a multiple of
+ * DOT_COLUMNS, to: the next or the end), from the latent weights. */
 void conv_prepare(struct conv *conv, int from, int to);
 /* `images` images whose values begin at `in`, the first of them number `first` of the batch. */
 void conv_forward(const struct conv *conv, const struct blas *blas, const struct train_kernels *kernels, const float *in,

@@ -97,7 +97,9 @@ static bool possible(const struct conv *conv, const struct conv_narrow *n) {
          n->gradient.image_bytes < most &&
          (uint64_t)n->image.height * (uint64_t)n->image.width * (uint64_t)n->block_images < most / 64 &&
          (uint64_t)conv->taps * 127 < (uint64_t)1 << 31 &&
-         (uint64_t)conv->out.channels * (uint64_t)n->kernel_height * (uint64_t)n->kernel_width * 255 < (uint64_t)1 << 31;
+         (uint64_t)conv->out.channels * (uint64_t)n->kernel_height * (uint64_t)n->kernel_width * 255 < (uint64_t)1 << 31 &&
+         (uint64_t)n->block_images * (uint64_t)n->block_rows * (uint64_t)steps_per_row(conv, n) * DOT_STEP_BYTES * 127 * 127 <
+             (uint64_t)1 << 31;
 }
 
 static bool allocate_all(const struct conv *conv, struct conv_narrow *n, int batch) {

@@ -7,6 +7,8 @@
 
 enum { BLOCK_ROWS = 640 }; /* output pixels whose padded gradient is made at a time */
 
+_Static_assert(DOT_BLOCK <= DOT_ROWS && DOT_TILE_CHANNELS % DOT_BLOCK == 0, "a block of channels is one tile of a gradient");
+
 /* ---- workspace ---------------------------------------------------------------------------------------------------------- */
 
 static int gradient_images(const struct conv *conv) {
@@ -77,6 +79,11 @@ static void choose_scale(float largest, float *factor, float *scale) {
   }
 }
 
+/* The greater of two; NaN stays whatever comes after it. */
+static float larger(float most, float x) {
+  return isnan(most) || x <= most ? most : x;
+}
+
 /* The gradient of one output image, times alpha * factor, with zeros around and between. */
 static void pad_gradient(const struct conv *conv, const float *gradient, float factor, uint32_t noise, uint8_t *image) {
   const struct conv_narrow *n = conv->narrow;
@@ -109,11 +116,7 @@ static float largest_product(const struct conv *conv, const float *gradient, int
     int count = conv->out.channels - c < DOT_COLUMNS ? conv->out.channels - c : DOT_COLUMNS;
     float largest[DOT_COLUMNS];
     n->format->largest(gradient + c, conv->out.channels, pixels, count, largest);
-    for (int i = 0; i < count; i++) {
-      float product = largest[i] * n->alpha[c + i];
-      if (!(product <= most)) most = product;
-      if (isnan(product)) return product;
-    }
+    for (int i = 0; i < count; i++) most = larger(most, largest[i] * n->alpha[c + i]);
   }
   return most;
 }
@@ -192,8 +195,7 @@ static void scale_block(const struct conv *conv, const struct block *b, const fl
   for (int i = 0; n->format->largest != NULL && i < b->images; i++) {
     n->format->largest(first + (size_t)i * (size_t)conv->out.channels * (size_t)conv->out.height * (size_t)conv->out.width,
                        conv->out.channels, b->rows * conv->out.width, count, largest);
-    for (int c = 0; c < count; c++)
-      if (!(largest[c] <= most[c])) most[c] = largest[c];
+    for (int c = 0; c < count; c++) most[c] = larger(most[c], largest[c]);
   }
   for (int c = 0; n->format->largest != NULL && c < count; c++) choose_scale(most[c], &factor[c], &scale[c]);
   for (int c = 0; c < count; c++) scale[c] *= n->levels.step;

@@ -13,6 +13,10 @@
 
 enum { HALF = DOT_COLUMNS / 2, VECTOR_BYTES = 64 };
 
+_Static_assert((int)HALF == DOT_TILE_CHANNELS && DOT_TILE_CHANNELS == 2 * DOT_BLOCK,
+               "a vector is half a panel, and a tile's pixel");
+_Static_assert((int)VECTOR_BYTES == (int)HALF * DOT_STEP_BYTES, "a vector has a step of half a panel");
+
 static __m512i four_bytes(const void *p) {
   int32_t value;
   memcpy(&value, p, sizeof value);

@@ -184,7 +184,7 @@ void net_score(const struct net *net, const int *labels, int count, double *loss
 
 /* ---- parameters --------------------------------------------------------------------------------------------------------- */
 
-enum { PREPARE_CHANNELS = 32 };
+enum { PREPARE_CHANNELS = DOT_COLUMNS }; /* whole panels, as conv_prepare wants them */
 
 static void prepare_task(void *context, int index, int worker) {
   (void)worker;

@@ -111,10 +111,10 @@ static struct conv_levels input_levels(const struct hwgq_network *network, int i
   return i >= 0 && network->layers[i].op == HWGQ_QUANTIZE ? conv_levels_of(&network->layers[i]) : (struct conv_levels){0};
 }
 
-/* Float layers whose output goes to the loss, where rounding would do most harm: they stay in float32. */
+/* What goes to the loss as it is, where rounding would do most harm: never in bfloat16. */
 static bool makes_scores(const struct hwgq_network *network, int i) {
   const struct hwgq_layer *next = i + 1 < network->layer_count ? &network->layers[i + 1] : NULL;
-  return !network->layers[i].binary && next != NULL && next->op == HWGQ_SOFTMAX && next->inputs[0] == i;
+  return next != NULL && next->op == HWGQ_SOFTMAX && next->inputs[0] == i;
 }
 
 static enum hwgq_status create_layer(struct net *net, int i, struct hwgq_error *error) {
@@ -125,10 +125,11 @@ static enum hwgq_status create_layer(struct net *net, int i, struct hwgq_error *
   l->out_size = shape_size(l->out);
   connect(net, i);
   if (l->op == HWGQ_CONV2D || l->op == HWGQ_LINEAR) {
+    const struct dot_kernels *fast = net->blas->dot, exact = {.int8 = fast != NULL ? fast->int8 : NULL};
     enum hwgq_status status = conv_create(l->layer, l->in, l->sources[0].gradient != NULL, &l->conv, error);
     if (status == HWGQ_OK)
-      status = conv_narrow_create(&l->conv, makes_scores(net->network, i) ? NULL : net->blas->dot,
-                                  input_levels(net->network, i), net->batch, error);
+      status = conv_narrow_create(&l->conv, makes_scores(net->network, i) ? &exact : fast, input_levels(net->network, i),
+                                  net->batch, error);
     if (status != HWGQ_OK) return status;
   }
   bool enough = allocate_values(net, l);

@@ -39,6 +39,10 @@ ok "float32: is said" prints ", float32, 2 threads"
 ok "float32: in the recipe" grep -aqF 'precision\":\"float32' "$folder/p.hwgq.checkpoint"
 ok "float32: resumed" runs 0 train --resume "$folder/p.hwgq.checkpoint" --epochs 3
 ok "float32: kept" prints ", float32, 2 threads"
+# What was called bf16 before is mixed. (The recipe's text keeps its length.)
+sed 's/precision\\":\\"float32\\"/precision\\":\\"bf16\\"   /' "$folder/p.hwgq.checkpoint" >"$folder/old.checkpoint"
+ok "bf16: in the checkpoint" grep -aqF 'precision\":\"bf16' "$folder/old.checkpoint"
+ok "bf16: is read" runs 0 train --resume "$folder/old.checkpoint" --export-only -o "$folder/old.hwgq"
 if grep -qw avx512_vnni /proc/cpuinfo; then
   ok "auto is mixed" runs 0 train vgg-small "$few" -o "$folder/p.hwgq" "${small[@]}" --epochs 2
   ok "auto is mixed" prints ", mixed, 2 threads"

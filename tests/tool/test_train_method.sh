@@ -103,6 +103,9 @@ ok "report: curves well-formed" python3 -c 'import sys, xml.dom.minidom as m; m.
 ok "report: goes on with the run" runs 0 train --resume "$folder/reported.hwgq.checkpoint" --epochs 3 --report "$folder/report" --log "$folder/reported.log"
 ok "report: the log's figures" report_is "$folder/reported.log" 3
 rm -r "$folder/report"
+mkdir -p "$folder/no-curves/curves.svg"
+ok "report: curves that cannot be written are told first" runs 1 train --resume "$folder/reported.hwgq.checkpoint" --epochs 9 --report "$folder/no-curves"
+ok "report: which" complains "curves.svg"
 ok "report: of a run that is complete" runs 0 train --resume "$folder/reported.hwgq.checkpoint" --report "$folder/report"
 ok "report: the log's figures" report_is "$folder/reported.log" 3
 ok "report: a curve of three points" grep -qE '<path class="curve s1" d="M[0-9.]+ [0-9.]+ L[0-9.]+ [0-9.]+ L[0-9.]+ [0-9.]+"/>' "$folder/report/report.html"
