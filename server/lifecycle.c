@@ -1,8 +1,8 @@
 #include "server/lifecycle.h"
 
+#include "engine/cores.h"
 #include "server/auth.h"
 #include "server/clock.h"
-#include "server/cores.h"
 #include "server/http.h"
 #include "server/manage.h"
 #include "server/opener.h"
@@ -12,6 +12,7 @@
 #include "server/worker.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -72,7 +73,7 @@ static void raise_descriptor_limit(struct server *server) {
 
 static enum hwgq_status server_init(struct server *server, const struct config *config, struct hwgq_error *error) {
   struct timespec wall;
-  int cores = cores_available();
+  int cores = hwgq_cores_available(INT_MAX);
   /* What large images took goes back to the system when they are done: by itself glibc raises this limit to the largest block
    * that was freed, up to 32 MiB, and keeps them. */
   mallopt(M_MMAP_THRESHOLD, MAPPED_BLOCK);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/cores.h"
 #include "models/tool/bench_end.h"
 #include "models/tool/bench_report.h"
 #include "models/tool/bench_sets.h"
@@ -88,7 +89,8 @@ static enum hwgq_status bench_model(const struct options *options, struct text *
                                           .cpu = options->plan.cpu,
                                           .images = options->images,
                                           .image_count = options->image_count,
-                                          .workers = options->workers ? options->workers : bench_cores(),
+                                          .workers =
+                                              options->workers ? options->workers : hwgq_cores_available(BENCH_MAX_WORKERS),
                                           .seconds = options->seconds,
                                           .json = options->json};
     return bench_end_to_end(&end, out, error);

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,12 +12,6 @@
 #include "models/tool/bench_report.h"
 
 enum { ROUNDS = 5, MAX_FILE_BYTES = 64 << 20 };
-
-int bench_cores(void) {
-  cpu_set_t cores;
-  const int count = sched_getaffinity(0, sizeof cores, &cores) ? 1 : CPU_COUNT(&cores);
-  return count < 1 ? 1 : count > BENCH_MAX_WORKERS ? BENCH_MAX_WORKERS : count;
-}
 
 /* ---- image files --------------------------------------------------------------------------------------------------------- */
 

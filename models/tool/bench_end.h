@@ -17,8 +17,6 @@ struct bench_end_options {
 
 enum { BENCH_MAX_WORKERS = 1024 };
 
-/* Cores that this process may use. */
-int bench_cores(void);
 /* Measures, and writes the report. */
 enum hwgq_status bench_end_to_end(const struct bench_end_options *options, struct text *out, struct hwgq_error *error);
 

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "engine/cores.h"
 #include "models/classify/classify.h"
 #include "models/data/dataset.h"
 #include "models/tool/eval_classes.h"
@@ -356,12 +356,11 @@ static int evaluate(struct evaluation *e, const struct choice *choice) {
 }
 
 int command_eval(int argc, char **argv) {
-  long cores = sysconf(_SC_NPROCESSORS_ONLN);
-  struct choice choice = {.split = "test", .threads = cores < 1 ? 1 : cores > MAX_THREADS ? MAX_THREADS : (int)cores};
+  struct choice choice = {.split = "test", .threads = hwgq_cores_available(MAX_THREADS)};
   const struct option_spec options[] = {
       {"split", OPTION_TEXT, &choice.split, "NAME", "test (default; also val) or train", 0, 0},
       {"limit", OPTION_INT, &choice.limit, "N", "only the first N images, evenly over the classes", 1, 1 << 30},
-      {"threads", OPTION_INT, &choice.threads, "N", "threads to use (default: one per processor)", 1, MAX_THREADS},
+      {"threads", OPTION_INT, &choice.threads, "N", "threads to use (default: one per core it may use)", 1, MAX_THREADS},
       {"reference", OPTION_FLAG, &choice.reference, NULL, "run the double-precision executor too and compare (slow)", 0, 0},
       {"first-conv", OPTION_FLAG, &choice.first_conv, NULL, "compare integers and float32 in the first convolution", 0, 0},
       {"predictions", OPTION_TEXT, &choice.predictions, "FILE", "write file, true class, predicted class and probability", 0,

@@ -13,7 +13,6 @@
 #include "models/tool/tool.h"
 #include "models/tool/train_session.h"
 #include "models/train/checkpoint.h"
-#include "models/train/export.h"
 
 enum { EXIT_INTERRUPTED = 130 };
 
@@ -48,67 +47,6 @@ static enum hwgq_status save_checkpoint(const struct session *s, struct hwgq_err
   return status;
 }
 
-static void cpu_name(char *name, size_t size) {
-  snprintf(name, size, "unknown");
-  FILE *file = fopen("/proc/cpuinfo", "r");
-  if (file == NULL) return;
-  char line[256];
-  while (fgets(line, sizeof line, file) != NULL) {
-    const char *colon = strchr(line, ':');
-    if (strncmp(line, "model name", 10) != 0 || colon == NULL) continue;
-    snprintf(name, size, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
-    break;
-  }
-  fclose(file);
-}
-
-static char *provenance_text(const struct session *s) {
-  char cpu[128];
-  cpu_name(cpu, sizeof cpu);
-  json_t *options = train_options_recipe(&s->options);
-  /* Files by their names: where they lay is nobody's business. */
-  const char *const files[] = {"data", "initial", "teacher"}, *const paths[] = {s->options.data, s->options.initial,
-                                                                                s->options.teacher};
-  for (int i = 0; i < 3; i++) {
-    if (paths[i] == NULL) continue;
-    const char *slash = strrchr(paths[i], '/');
-    json_object_set_new(options, files[i], json_string(slash != NULL && slash[1] != '\0' ? slash + 1 : paths[i]));
-  }
-  json_object_del(options, "labels");
-  json_t *p = json_pack("{s:s, s:s, s:o, s:I, s:i, s:f, s:s, s:i, s:s, s:f}", "program", "hwgq train " HWGQ_VERSION, "network",
-                        s->network->name, "recipe", options, "seed", (json_int_t)s->options.trainer.seed, "epochs",
-                        s->trainer->epoch, "training_seconds", floor(s->trainer->seconds), "cpu", cpu, "threads",
-                        s->options.threads, "blas_core", s->blas.core, "train_loss", s->train_loss);
-  /* Within an epoch these are no longer the weights that were tested. */
-  if (p != NULL && s->test_accuracy >= 0 && s->trainer->step == 0)
-    json_object_set_new(p, "test_accuracy", json_real(s->test_accuracy));
-  char *text = p != NULL ? json_dumps(p, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
-  json_decref(p);
-  return text;
-}
-
-static enum hwgq_status write_model(const struct session *s, struct hwgq_error *error) {
-  size_t count = json_array_size(s->labels);
-  const char **labels = calloc(count + 1, sizeof *labels);
-  char *provenance = provenance_text(s);
-  struct hwgq_model *model = NULL;
-  enum hwgq_status status =
-      labels != NULL && provenance != NULL ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the model");
-  for (size_t i = 0; status == HWGQ_OK && i < count; i++) labels[i] = json_string_value(json_array_get(s->labels, i));
-  bool averaged = trainer_has_average(s->trainer);
-  if (averaged) trainer_swap_average(s->trainer);
-  if (status == HWGQ_OK)
-    status = export_model(s->trainer->net, &s->options.trainer.preprocess, labels, (int)count, provenance, &model, error);
-  if (averaged) trainer_swap_average(s->trainer);
-  if (status == HWGQ_OK) status = hwgq_model_write(model, s->options.output, error);
-  if (status == HWGQ_OK)
-    printf("wrote %s, %llu bytes, %s\n", s->options.output, (unsigned long long)model->file_bytes, model->digest);
-  hwgq_model_destroy(model);
-  free(labels);
-  free(provenance);
-  return status;
-}
-
 /* ---- the epochs --------------------------------------------------------------------------------------------------------- */
 
 static void show_progress(const struct session *s, double epoch_start, int first_step) {
@@ -133,17 +71,12 @@ static void write_log(struct session *s, const json_t *line) {
   }
 }
 
-/* Accuracy of the weights in training, negative without test images; that of what would be exported is kept. */
+/* Accuracy of the weights in training, negative without test images; that of the model that they, or their average, make is
+ * kept. */
 static double test(struct session *s) {
-  struct trainer *t = s->trainer;
-  double accuracy = s->test != NULL ? trainer_evaluate(t, s->test).accuracy : -1;
-  s->test_accuracy = accuracy;
-  trainer_measure_average(t);
-  if (s->test == NULL || !trainer_has_average(t)) return accuracy;
-  trainer_swap_average(t);
-  s->test_accuracy = trainer_evaluate(t, s->test).accuracy;
-  trainer_swap_average(t);
-  return accuracy;
+  trainer_measure_average(s->trainer);
+  s->test_accuracy = session_test(s);
+  return s->test != NULL && trainer_has_average(s->trainer) ? trainer_evaluate(s->trainer, s->test).accuracy : s->test_accuracy;
 }
 
 static void report_epoch(struct session *s, double rate, double images_per_second) {
@@ -155,13 +88,14 @@ static void report_epoch(struct session *s, double rate, double images_per_secon
   if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K");
   printf("epoch %d/%d: loss %.4f, train %.2f %%", t->epoch + 1, t->options.epochs, score.loss, 100 * score.accuracy);
   if (s->test != NULL) printf(", test %.2f %%", 100 * accuracy);
-  if (s->test != NULL && averaged) printf(", averaged %.2f %%", 100 * s->test_accuracy);
+  if (s->test_accuracy >= 0 && averaged) printf(", averaged %.2f %%", 100 * s->test_accuracy);
   printf(", %.0f images/s\n", images_per_second);
   fflush(stdout);
   json_t *line = json_pack("{s:i, s:f, s:f, s:f, s:f, s:f}", "epoch", t->epoch + 1, "loss", score.loss, "train_accuracy",
                            score.accuracy, "images_per_second", images_per_second, "lr", rate, "seconds", t->seconds);
-  if (line != NULL && s->test != NULL) json_object_set_new(line, "test_accuracy", json_real(s->test_accuracy));
-  if (line != NULL && s->test != NULL && averaged) json_object_set_new(line, "unaveraged_test_accuracy", json_real(accuracy));
+  if (line != NULL && s->test_accuracy >= 0) json_object_set_new(line, "test_accuracy", json_real(s->test_accuracy));
+  if (line != NULL && s->test_accuracy >= 0 && averaged)
+    json_object_set_new(line, "unaveraged_test_accuracy", json_real(accuracy));
   write_log(s, line);
   struct hwgq_error error;
   if (session_record(s, line, &error) != HWGQ_OK) fprintf(stderr, "hwgq train: %s: training goes on\n", error.message);
@@ -295,7 +229,7 @@ static enum hwgq_status run(struct session *s, struct hwgq_error *error) {
   }
   if (status == HWGQ_OK && s->options.output == NULL)
     fprintf(stderr, "no model was written: hwgq train --resume %s --export-only -o OUT.hwgq does\n", s->checkpoint_path);
-  return status == HWGQ_OK && s->options.output != NULL ? write_model(s, error) : status;
+  return status == HWGQ_OK && s->options.output != NULL ? session_write_model(s, error) : status;
 }
 
 static void release(struct session *s) {

@@ -3,8 +3,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "engine/cores.h"
 #include "engine/json.h"
 #include "models/tool/train_presets.h"
 #include "models/tool/train_values.h"
@@ -231,13 +231,10 @@ static enum hwgq_status apply_recipe(struct train_options *o, const char *path, 
 }
 
 static void set_defaults(struct train_options *o) {
-  long processors = sysconf(_SC_NPROCESSORS_ONLN);
   *o = (struct train_options){
       .width = 1,
       .bits = 2,
-      .threads = processors < 1                  ? 1
-                 : processors > POOL_MAX_THREADS ? POOL_MAX_THREADS
-                                                 : (int)processors,
+      .threads = hwgq_cores_available(POOL_MAX_THREADS),
       .trainer = {.epochs = 30,
                   .batch = 100,
                   .seed = 1,

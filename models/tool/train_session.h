@@ -17,7 +17,7 @@ struct session {
   struct hwgq_model *teacher_model;
   struct teacher *teacher;
   json_t *labels;       /* array of texts */
-  double test_accuracy; /* of what would be exported, after the last epoch; negative: unknown */
+  double test_accuracy; /* session_test after the last epoch; negative: unknown */
   double train_loss;
   json_t *history; /* the log's objects, of all epochs */
   FILE *log;
@@ -25,6 +25,12 @@ struct session {
 
 /* Data, network, trainer, teacher and what to begin with or to go on from, as the options say (train_prepare.c). */
 enum hwgq_status session_prepare(struct session *session, struct hwgq_error *error);
+
+/* Share of the test images that the engine gets right with the model that would be written now; negative without test images,
+ * and, with a message on stderr, where that model cannot be run. (train_model.c) */
+double session_test(const struct session *session);
+/* Writes the model to the output file and says so on stdout. (train_model.c) */
+enum hwgq_status session_write_model(const struct session *session, struct hwgq_error *error);
 
 /* Files of a report. */
 #define REPORT_PAGE "report.html"

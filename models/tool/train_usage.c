@@ -91,7 +91,7 @@ static const char usage_running[] =
     "  --log FILE           one JSON object a line after every epoch; appended to with --resume\n"
     "  --report DIR         after every epoch DIR/report.html: curves, and what arrives at each activation against N(0,1);\n"
     "                       and DIR/curves.svg; of a run that is complete, with --resume\n"
-    "  --threads N          default: all processors\n"
+    "  --threads N          default: one per core it may use\n"
     "  --blas-core NAME     kernels of OpenBLAS, such as Haswell or SkylakeX (default: OPENBLAS_CORETYPE, else chosen by CPU)\n"
     "\n"
     "Control-C saves a checkpoint and stops; a second one stops at once.\n";

@@ -1,4 +1,4 @@
-#include "server/cores.h"
+#include "engine/cores.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -13,9 +13,9 @@ static int quota(void) {
   return period ? (int)((allowed + period - 1) / period) : 0;
 }
 
-int cores_available(void) {
+int hwgq_cores_available(int most) {
   cpu_set_t set;
   int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1, granted = quota();
   if (granted > 0 && granted < cores) cores = granted;
-  return cores > 0 ? cores : 1;
+  return cores < 1 ? 1 : cores > most ? most : cores;
 }
