@@ -81,15 +81,13 @@ static enum hwgq_status restore(struct trainer *trainer, const char *from) {
   return status;
 }
 
-/* Stopped after `_i` steps: at once, inside an epoch, at its end, at the end of all. */
-START_TEST(a_resumed_run_goes_the_same_way) {
-  enum optimizer_kind kind = _i % 2 == 0 ? OPTIMIZER_ADAM : OPTIMIZER_SGD;
+static void resume_after(int steps, enum optimizer_kind kind) {
   struct run straight, stopped, resumed;
   open_run(&straight, default_options(kind), 2);
   go(straight.trainer, 1000);
   ck_assert(trainer_finished(straight.trainer));
   open_run(&stopped, default_options(kind), 2);
-  go(stopped.trainer, _i);
+  go(stopped.trainer, steps);
   ck_assert_int_eq(checkpoint_write(stopped.trainer, "{\"a\":1}", path, &error), HWGQ_OK);
   open_run(&resumed, default_options(kind), 2);
   go(resumed.trainer, 3); /* whatever it did before is forgotten */
@@ -100,6 +98,19 @@ START_TEST(a_resumed_run_goes_the_same_way) {
   close_run(&straight);
   close_run(&stopped);
   close_run(&resumed);
+}
+
+/* Stopped after `_i` steps: at once, inside an epoch, at its end, at the end of all. */
+START_TEST(a_resumed_run_goes_the_same_way) {
+  resume_after(_i, _i % 2 == 0 ? OPTIMIZER_ADAM : OPTIMIZER_SGD);
+}
+END_TEST
+
+/* In 8 bits, whose gradients are rounded by where in the run a step is; inside an epoch and at its end. */
+START_TEST(a_resumed_run_of_narrow_numbers_goes_the_same_way) {
+  blas.dot = &dot_kernels_plain;
+  resume_after(_i, OPTIMIZER_ADAM);
+  blas.dot = NULL;
 }
 END_TEST
 
@@ -416,6 +427,7 @@ int main(void) {
     static const int stops[] = {0, 5, 12, 24};
     tcase_add_loop_test(tests, a_resumed_run_goes_the_same_way, stops[i], stops[i] + 1);
   }
+  tcase_add_loop_test(tests, a_resumed_run_of_narrow_numbers_goes_the_same_way, 5, 7);
   tcase_add_loop_test(tests, an_average_begins_when_a_run_goes_on, 0, 2);
   tcase_add_test(tests, a_checkpoint_knows_its_recipe_and_network);
   tcase_add_test(tests, other_networks_and_optimizers_are_refused);
