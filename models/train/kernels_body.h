@@ -6,63 +6,32 @@
 
 enum { LANES = 16 }; /* channels summed at a time: a cache line */
 
-static void sum_squares_lanes(const float *x, size_t pixels, int channels, int width, double *sum, double *square) {
-  float s[LANES] = {0}, q[LANES] = {0};
-  if (width == LANES) {
-    for (size_t p = 0; p < pixels; p++) {
-      const float *row = x + p * (size_t)channels;
-      for (int c = 0; c < LANES; c++) {
-        s[c] += row[c];
-        q[c] += row[c] * row[c];
-      }
-    }
-  } else {
-    for (size_t p = 0; p < pixels; p++) {
-      const float *row = x + p * (size_t)channels;
-      for (int c = 0; c < width; c++) {
-        s[c] += row[c];
-        q[c] += row[c] * row[c];
-      }
-    }
-  }
-  for (int c = 0; c < width; c++) {
-    sum[c] += (double)s[c];
-    square[c] += (double)q[c];
-  }
-}
-
-static void sum_squares(const float *x, size_t pixels, int channels, double *sum, double *square) {
-  for (size_t p = 0; p < pixels; p += KERNELS_SUM_PIXELS) {
-    size_t n = pixels - p < KERNELS_SUM_PIXELS ? pixels - p : KERNELS_SUM_PIXELS;
-    for (int c = 0; c < channels; c += LANES)
-      sum_squares_lanes(x + p * (size_t)channels + c, n, channels, channels - c < LANES ? channels - c : LANES, sum + c,
-                        square + c);
-  }
-}
+/* Left to itself, gcc 12 keeps sums over rows in registers of one float each. */
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
 
 static void sum_products_lanes(const float *g, const float *x, size_t pixels, int channels, int width, double *sum,
                                double *product) {
-  float s[LANES] = {0}, q[LANES] = {0};
+  union {
+    lanes all;
+    float each[LANES];
+  } s = {0}, q = {0};
   if (width == LANES) {
-    for (size_t p = 0; p < pixels; p++) {
-      const float *g_row = g + p * (size_t)channels, *x_row = x + p * (size_t)channels;
-      for (int c = 0; c < LANES; c++) {
-        s[c] += g_row[c];
-        q[c] += g_row[c] * x_row[c];
-      }
+    for (size_t p = 0; p < pixels; p++, g += channels, x += channels) {
+      lanes row = *(const lanes *)g;
+      s.all += row;
+      q.all += row * *(const lanes *)x;
     }
   } else {
-    for (size_t p = 0; p < pixels; p++) {
-      const float *g_row = g + p * (size_t)channels, *x_row = x + p * (size_t)channels;
+    for (size_t p = 0; p < pixels; p++, g += channels, x += channels) {
       for (int c = 0; c < width; c++) {
-        s[c] += g_row[c];
-        q[c] += g_row[c] * x_row[c];
+        s.each[c] += g[c];
+        q.each[c] += g[c] * x[c];
       }
     }
   }
   for (int c = 0; c < width; c++) {
-    sum[c] += (double)s[c];
-    product[c] += (double)q[c];
+    sum[c] += (double)s.each[c];
+    product[c] += (double)q.each[c];
   }
 }
 
@@ -74,6 +43,10 @@ static void sum_products(const float *g, const float *x, size_t pixels, int chan
       sum_products_lanes(g + at + c, x + at + c, n, channels, channels - c < LANES ? channels - c : LANES, sum + c,
                          product + c);
   }
+}
+
+static void sum_squares(const float *x, size_t pixels, int channels, double *sum, double *square) {
+  sum_products(x, x, pixels, channels, sum, square);
 }
 
 static void affine(const float *x, size_t pixels, int channels, const float *a, const float *b, float *y) {
