@@ -212,6 +212,7 @@ static enum hwgq_status build(const struct dataset_index *index, const struct da
   bool ok = true;
   enum hwgq_status status = dataset_allocate(request, index->count, (int)classes->count, &made, error);
   if (status) return status;
+  made->undivided = index->count > 0 && index->entries[0].part == PART_ALL;
   for (size_t i = 0; i < classes->count && ok; i++) ok = (made->class_names[i] = strdup(classes->names[i]));
   for (size_t i = 0; i < index->count && ok; i++) {
     made->labels[i] = index->entries[i].label;

@@ -11,6 +11,7 @@ struct dataset {
   int class_count;
   char **class_names; /* [class_count]; by folder name in byte order, or "0", "1", ... when the source has no names */
   char **file_names;  /* [count], relative to the source; "#7" for sources without files */
+  bool undivided;     /* the source has no train/ and test/: these are all its images, whichever split was asked for */
 };
 
 enum dataset_split { DATASET_TRAIN, DATASET_TEST };

@@ -31,9 +31,22 @@ static double now(void) {
 
 /* ---- what is kept ------------------------------------------------------------------------------------------------------- */
 
+/* Files with their whole paths, so that a run can go on from another folder. */
+static json_t *recipe_options(const struct session *s) {
+  static const char *const names[] = {"data", "initial", "teacher", "labels"};
+  json_t *options = train_options_recipe(&s->options);
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    const char *path = json_string_value(json_object_get(options, names[i]));
+    char *whole = path != NULL ? realpath(path, NULL) : NULL;
+    if (whole != NULL) json_object_set_new(options, names[i], json_string(whole));
+    free(whole);
+  }
+  return options;
+}
+
 static char *recipe_text(const struct session *s) {
-  json_t *recipe = json_pack("{s:o, s:O, s:O, s:f, s:f}", "options", train_options_recipe(&s->options), "labels", s->labels,
-                             "history", s->history, "test_accuracy", s->test_accuracy, "train_loss", s->train_loss);
+  json_t *recipe = json_pack("{s:o, s:O, s:O, s:f, s:f}", "options", recipe_options(s), "labels", s->labels, "history",
+                             s->history, "test_accuracy", s->test_accuracy, "train_loss", s->train_loss);
   char *text = recipe != NULL ? json_dumps(recipe, JSON_COMPACT) : NULL;
   json_decref(recipe);
   return text;
@@ -45,6 +58,23 @@ static enum hwgq_status save_checkpoint(const struct session *s, struct hwgq_err
   enum hwgq_status status = checkpoint_write(s->trainer, recipe, s->checkpoint_path, error);
   free(recipe);
   return status;
+}
+
+/* A word of a command that can be pasted into a shell. */
+static void print_word(FILE *stream, const char *word) {
+  static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./+:,@%=";
+  if (word[0] != '\0' && word[strspn(word, plain)] == '\0') {
+    fputs(word, stream);
+    return;
+  }
+  fputc('\'', stream);
+  for (; *word != '\0'; word++) {
+    if (*word == '\'')
+      fputs("'\\''", stream);
+    else
+      fputc(*word, stream);
+  }
+  fputc('\'', stream);
 }
 
 /* ---- the epochs --------------------------------------------------------------------------------------------------------- */
@@ -87,8 +117,8 @@ static void report_epoch(struct session *s, double rate, double images_per_secon
   bool averaged = trainer_has_average(t);
   if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K");
   printf("epoch %d/%d: loss %.4f, train %.2f %%", t->epoch + 1, t->options.epochs, score.loss, 100 * score.accuracy);
-  if (s->test != NULL) printf(", test %.2f %%", 100 * accuracy);
-  if (s->test_accuracy >= 0 && averaged) printf(", averaged %.2f %%", 100 * s->test_accuracy);
+  if (s->test_accuracy >= 0) printf(", test %.2f %%", 100 * s->test_accuracy);
+  if (s->test_accuracy >= 0 && averaged) printf(", weights in training %.2f %%", 100 * accuracy);
   printf(", %.0f images/s\n", images_per_second);
   fflush(stdout);
   json_t *line = json_pack("{s:i, s:f, s:f, s:f, s:f, s:f}", "epoch", t->epoch + 1, "loss", score.loss, "train_accuracy",
@@ -194,7 +224,9 @@ static enum hwgq_status keep_checkpoint(const struct session *s, struct hwgq_err
   if (asprintf(&kept, "%s.old", s->checkpoint_path) < 0) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for a path");
   enum hwgq_status status = HWGQ_OK;
   if (rename(s->checkpoint_path, kept) == 0) {
-    printf("an earlier run's checkpoint is now %s: hwgq train --resume %s would go on with it\n", kept, kept);
+    printf("an earlier run's checkpoint has another name now: hwgq train --resume ");
+    print_word(stdout, kept);
+    printf(" would go on with it\n");
   } else {
     status = hwgq_fail(error, HWGQ_ERROR_IO, "%s is an earlier run's and cannot be renamed: %m; move it away, or --resume it",
                        s->checkpoint_path);
@@ -220,15 +252,25 @@ static enum hwgq_status run(struct session *s, struct hwgq_error *error) {
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     /* A run that was complete is not trained, but may want a report. */
+    if (trainer_finished(s->trainer))
+      printf("the run is complete, of %d epochs: more than that as --epochs would train on\n", s->trainer->epoch);
     status = trainer_finished(s->trainer) && s->options.report != NULL ? session_report(s, error) : train(s, error);
     if (status == HWGQ_OK && interrupted) {
-      fprintf(stderr, "\nstopped; to go on: hwgq train --resume %s%s%s\n", s->checkpoint_path,
-              s->options.output != NULL ? " -o " : "", s->options.output != NULL ? s->options.output : "");
+      fprintf(stderr, "\nstopped; to go on: hwgq train --resume ");
+      print_word(stderr, s->checkpoint_path);
+      if (s->options.output != NULL) {
+        fprintf(stderr, " -o ");
+        print_word(stderr, s->options.output);
+      }
+      fprintf(stderr, "\n(with --export-only: writes the model as it is)\n");
       return HWGQ_OK;
     }
   }
-  if (status == HWGQ_OK && s->options.output == NULL)
-    fprintf(stderr, "no model was written: hwgq train --resume %s --export-only -o OUT.hwgq does\n", s->checkpoint_path);
+  if (status == HWGQ_OK && s->options.output == NULL) {
+    fprintf(stderr, "no model was written: hwgq train --resume ");
+    print_word(stderr, s->checkpoint_path);
+    fprintf(stderr, " --export-only -o OUT.hwgq does\n");
+  }
   return status == HWGQ_OK && s->options.output != NULL ? session_write_model(s, error) : status;
 }
 

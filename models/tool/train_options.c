@@ -143,13 +143,51 @@ static bool parse_value(struct train_options *o, enum train_option option, const
   }
 }
 
+/* What an option takes, for messages. */
+static void describe_values(enum train_option option, char *text, size_t size) {
+  double least = options_table[option].least, most = options_table[option].most;
+  size_t length = 0;
+  switch (options_table[option].kind) {
+  case YES:
+    snprintf(text, size, "yes or no");
+    break;
+  case WORD:
+    text[0] = '\0';
+    for (const char *const *word = options_table[option].words; *word != NULL && length < size; word++)
+      length += (size_t)snprintf(text + length, size - length, "%s%s",
+                                 length == 0       ? ""
+                                 : word[1] != NULL ? ", "
+                                                   : " or ",
+                                 *word);
+    break;
+  case INT:
+    snprintf(text, size, "a whole number from %.0f to %.0f", least, most);
+    break;
+  case SEED:
+    snprintf(text, size, "a whole number");
+    break;
+  case NUMBER:
+    snprintf(text, size, "a number from %g to %g", least, most);
+    break;
+  case THREE:
+    snprintf(text, size, "one number, or three with commas");
+    break;
+  case SHAPE:
+    snprintf(text, size, "channels x height x width, such as 3x32x32");
+    break;
+  default:
+    snprintf(text, size, "a text");
+  }
+}
+
 static enum hwgq_status set_option(struct train_options *o, enum train_option option, const char *text,
                                    struct hwgq_error *error) {
   bool good = parse_value(o, option, text);
   if (good && option < TRAIN_RECIPE_COUNT) good = keep_text(text, &o->given[option]);
   if (good) return HWGQ_OK;
-  return hwgq_fail(error, HWGQ_ERROR_INVALID, "%s cannot be \"%.100s\": hwgq train --help says what it takes",
-                   options_table[option].name, text);
+  char values[128];
+  describe_values(option, values, sizeof values);
+  return hwgq_fail(error, HWGQ_ERROR_INVALID, "%s cannot be \"%.100s\": give %s", options_table[option].name, text, values);
 }
 
 /* argv[*i], and the word after it when it is an option's value. */
@@ -189,8 +227,14 @@ static enum hwgq_status apply_preset(int argc, char **argv, struct train_options
   }
   if (name == NULL) return HWGQ_OK;
   const struct train_preset_option *options = train_preset(name);
-  if (options == NULL)
-    return hwgq_fail(error, HWGQ_ERROR_INVALID, "there is no preset \"%.60s\": hwgq train --help names them", name);
+  if (options == NULL) {
+    char names[256] = "";
+    for (int i = 0; train_preset_name(i) != NULL; i++) {
+      size_t length = strlen(names);
+      snprintf(names + length, sizeof names - length, "%s%s", length > 0 ? ", " : "", train_preset_name(i));
+    }
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "there is no preset \"%.60s\": choose one of %s", name, names);
+  }
   enum hwgq_status status = HWGQ_OK;
   for (; status == HWGQ_OK && options->value != NULL; options++) status = set_option(o, options->option, options->value, error);
   return status;
@@ -250,7 +294,7 @@ static void set_defaults(struct train_options *o) {
 static bool choose_output(struct train_options *o) {
   static const char ending[] = ".checkpoint";
   size_t length = o->resume != NULL ? strlen(o->resume) : 0, tail = sizeof ending - 1;
-  if (o->output != NULL || o->export_only || length <= tail || strcmp(o->resume + length - tail, ending) != 0) return true;
+  if (o->output != NULL || length <= tail || strcmp(o->resume + length - tail, ending) != 0) return true;
   o->output = strndup(o->resume, length - tail);
   return o->output != NULL;
 }
@@ -273,7 +317,8 @@ static enum hwgq_status check(const struct train_options *o, struct hwgq_error *
   if (o->output == NULL && o->checkpoint == NULL && o->resume == NULL)
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "say where the model goes: -o OUT.hwgq");
   if (o->export_only && (o->resume == NULL || o->output == NULL))
-    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--export-only needs --resume CHECKPOINT and -o OUT.hwgq");
+    return hwgq_fail(error, HWGQ_ERROR_INVALID,
+                     "--export-only needs --resume CHECKPOINT, and -o OUT.hwgq unless that is OUT.hwgq.checkpoint");
   if (o->export_only && o->report != NULL)
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "--report needs data and training, --export-only has none");
   if (o->given[TRAIN_BITS] != NULL && o->level_count > 0)

@@ -83,16 +83,56 @@ static enum hwgq_status read_labels(struct session *s, struct hwgq_error *error)
                    path != NULL ? path : "the data", (int)json_array_size(s->labels), s->train->class_count);
 }
 
+static void count_images(const struct dataset *d, int *counts) {
+  for (int i = 0; i < d->count; i++) counts[d->labels[i]]++;
+}
+
+/* Classes that are in one part of the data only are most often misspelt names. */
+static enum hwgq_status check_classes(const struct session *s, struct hwgq_error *error) {
+  const struct dataset *train = s->train, *test = s->test;
+  int classes = train->class_count, limit = s->options.limit;
+  if (classes < 2)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "%s has one class only: put the images of every class into a folder of its own",
+                     s->options.data);
+  if (limit > 0 && limit < classes) return HWGQ_OK;
+  int *counts = calloc(2 * (size_t)classes, sizeof *counts);
+  if (counts == NULL) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the classes");
+  count_images(train, counts);
+  if (test != NULL) count_images(test, counts + classes);
+  for (int c = 0; c < classes; c++) {
+    if (counts[c] == 0)
+      fprintf(stderr, "hwgq train: class \"%s\" has no images to train on: is its name spelt differently there?\n",
+              train->class_names[c]);
+    else if (test != NULL && counts[classes + c] == 0)
+      fprintf(stderr, "hwgq train: class \"%s\" has no images to test\n", train->class_names[c]);
+  }
+  free(counts);
+  return HWGQ_OK;
+}
+
+static enum hwgq_status open_test(struct session *s, struct hwgq_shape shape, struct hwgq_error *error) {
+  const struct train_options *o = &s->options;
+  if (s->train->undivided)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID,
+                     "%s has no train/ and test/: put some images of every class into test/CLASS and the others into "
+                     "train/CLASS, or train on all with --no-test",
+                     o->data);
+  struct hwgq_error reason;
+  enum hwgq_status status = dataset_open(o->data, DATASET_TEST, &o->trainer.preprocess, shape, o->limit, &s->test, &reason);
+  if (status != HWGQ_OK) return hwgq_fail(error, status, "%.400s (--no-test trains without test images)", reason.message);
+  return HWGQ_OK;
+}
+
 static enum hwgq_status open_data(struct session *s, struct hwgq_shape shape, struct hwgq_error *error) {
   struct train_options *o = &s->options;
   struct hwgq_preprocess *preprocess = &o->trainer.preprocess;
   if (o->given[TRAIN_ORDER] == NULL) preprocess->order = shape.channels == 1 ? HWGQ_GRAY : HWGQ_RGB;
   enum hwgq_status status = dataset_open(o->data, DATASET_TRAIN, preprocess, shape, o->limit, &s->train, error);
-  if (status == HWGQ_OK && !o->no_test)
-    status = dataset_open(o->data, DATASET_TEST, preprocess, shape, o->limit, &s->test, error);
+  if (status == HWGQ_OK && !o->no_test) status = open_test(s, shape, error);
   if (status == HWGQ_OK && s->test != NULL && s->test->class_count != s->train->class_count)
     status = hwgq_fail(error, HWGQ_ERROR_INVALID, "%s has %d classes to train on and %d to test: they must be the same",
                        o->data, s->train->class_count, s->test->class_count);
+  if (status == HWGQ_OK) status = check_classes(s, error);
   if (status == HWGQ_OK && o->given[TRAIN_MEAN] == NULL) status = measure_mean(s, error);
   return status == HWGQ_OK ? read_labels(s, error) : status;
 }

@@ -46,3 +46,7 @@ const struct train_preset_option *train_preset(const char *name) {
     if (strcmp(presets[i].name, name) == 0) return presets[i].options;
   return NULL;
 }
+
+const char *train_preset_name(int index) {
+  return index < (int)(sizeof presets / sizeof presets[0]) ? presets[index].name : NULL;
+}

@@ -11,5 +11,7 @@ struct train_preset_option {
 
 /* NULL: there is none of this name. */
 const struct train_preset_option *train_preset(const char *name);
+/* The presets by number, from 0; NULL after the last. */
+const char *train_preset_name(int index);
 
 #endif

@@ -67,6 +67,10 @@ show_row() { printf '%-18s %-52s %s\n' "$1" "$2" "$3"; }
 if $list; then each_row show_row; exit 0; fi
 [ ${#positional[@]} -eq 3 ] || fail 'give NETWORK, DATA and FOLDER: --help says more'
 network=${positional[0]} data=${positional[1]} folder=${positional[2]}
+for row in $only; do
+  each_row echo | grep -q "^$row " || fail "there is no row $row: --list shows all"
+done
+[ -e "$data" ] || fail "there is no $data"
 [ -n "$hwgq" ] || hwgq=$(dirname "$0")/../../build/release/hwgq
 [ -x "$hwgq" ] || hwgq=$(command -v "$hwgq" || command -v hwgq) || fail 'no hwgq program: run make, or give --hwgq'
 mkdir -p "$folder" || exit 1
@@ -98,6 +102,8 @@ train_row() { # NAME TITLE OPTIONS SEED
   if [ "$status" -ne 0 ]; then
     printf 'ablation.sh: %s with seed %s failed:\n' "$1" "$4" >&2
     tail -2 "$base.out" >&2
+    # Nothing was trained: other arguments may be tried.
+    [ -e "$base.hwgq.checkpoint" ] || rm -f "$base.recipe" "$base.log" "$base.out"
     failed=1
     return 0
   fi

@@ -247,19 +247,19 @@ static enum hwgq_status check_network(const struct checkpoint *checkpoint, const
   if (status != HWGQ_OK) return status;
   bool same = strcmp(text, checkpoint->network) == 0;
   free(text);
-  return same ? HWGQ_OK
-              : hwgq_fail(error, HWGQ_ERROR_INVALID,
-                          "checkpoint %s belongs to another network: give the network, width and quantizer it was made with",
-                          hwgq_storage_label(checkpoint->path));
+  return same
+             ? HWGQ_OK
+             : hwgq_fail(error, HWGQ_ERROR_INVALID,
+                         "checkpoint %s belongs to another network: give the network, width, quantizer, input size and classes "
+                         "it was made with",
+                         hwgq_storage_label(checkpoint->path));
 }
 
 static enum hwgq_status restore_entry(const struct checkpoint *checkpoint, const struct tensor_entry *entry, bool copy,
                                       struct hwgq_error *error) {
   const char *label = hwgq_storage_label(checkpoint->path);
   const struct hwgq_tensor *tensor = hwgq_safetensors_find(checkpoint->parsed, entry->name);
-  if (tensor == NULL)
-    return hwgq_fail(error, HWGQ_ERROR_FORMAT, "checkpoint %s lacks tensor %s: was it made with another optimizer?", label,
-                     entry->name);
+  if (tensor == NULL) return hwgq_fail(error, HWGQ_ERROR_FORMAT, "checkpoint %s lacks tensor %s", label, entry->name);
   uint64_t bytes = sizeof(float) * entry->rows * (entry->columns > 0 ? entry->columns : 1);
   if (strcmp(tensor->dtype, "F32") != 0 || tensor->rank != (entry->columns > 0 ? 2 : 1) || tensor->bytes != bytes ||
       tensor->extents[0] != entry->rows)
@@ -276,8 +276,24 @@ static enum hwgq_status restore_entry(const struct checkpoint *checkpoint, const
   return HWGQ_OK;
 }
 
+/* Adam's first moment is not SGD's velocity, though both are kept as ".first": only Adam has a ".second". */
+static enum hwgq_status check_optimizer(const struct checkpoint *checkpoint, const struct trainer *trainer,
+                                        struct hwgq_error *error) {
+  char second[NAME_BYTES];
+  if (trainer->net->parameter_count == 0) return HWGQ_OK;
+  snprintf(second, sizeof second, "%s.second", trainer->net->parameters[0].name);
+  bool adam = hwgq_safetensors_find(checkpoint->parsed, second) != NULL;
+  if (adam == (trainer->optimizer->second[0] != NULL)) return HWGQ_OK;
+  return hwgq_fail(
+      error, HWGQ_ERROR_INVALID,
+      "checkpoint %s is of a run with --optimizer %s, which stays: another one begins a run of its own, from these "
+      "weights with --initial",
+      hwgq_storage_label(checkpoint->path), adam ? "adam" : "sgd");
+}
+
 enum hwgq_status checkpoint_restore(const struct checkpoint *checkpoint, struct trainer *trainer, struct hwgq_error *error) {
   enum hwgq_status status = check_network(checkpoint, trainer, error);
+  if (status == HWGQ_OK) status = check_optimizer(checkpoint, trainer, error);
   if (status != HWGQ_OK) return status;
   int count;
   /* A run that was begun without an average begins one now. */

@@ -165,12 +165,20 @@ static void update_average(struct trainer *trainer) {
   }
 }
 
+/* Of a batch's statistics in the running ones. They begin as a plain average: for its first dozens of steps a run would else be
+ * tested with what they were before any image, mean 0 and variance 1. */
+static float statistics_share(int64_t steps) {
+  const float settled = 0.1f;
+  return steps < 9 ? 1.0f / (float)(steps + 1) : settled;
+}
+
 void trainer_step(struct trainer *trainer) {
   double start = now();
   int batch = trainer->options.batch;
   double rate = trainer_rate(trainer);
   fill_batch(trainer, trainer->step);
   const float *teacher = trainer->teacher != NULL ? teacher_scores(trainer->teacher, trainer->net->input, batch) : NULL;
+  trainer->net->statistics_momentum = statistics_share(trainer->optimizer->step);
   net_forward(trainer->net, batch, true);
   double loss;
   int right;

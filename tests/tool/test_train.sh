@@ -123,6 +123,16 @@ ok "resumed without -o: says that there is no model" complains "no model was wri
 cp "$folder/k" "$folder/n.hwgq.checkpoint"
 ok "resumed from n.hwgq.checkpoint" runs 0 train --resume "$folder/n.hwgq.checkpoint"
 ok "resumed from n.hwgq.checkpoint: writes n.hwgq" test -s "$folder/n.hwgq"
+ok "resumed from n.hwgq.checkpoint: was complete" prints "the run is complete, of 2 epochs"
+rm "$folder/n.hwgq"
+ok "exported from n.hwgq.checkpoint" runs 0 train --resume "$folder/n.hwgq.checkpoint" --export-only
+ok "exported from n.hwgq.checkpoint: writes n.hwgq" test -s "$folder/n.hwgq"
+mkdir "$folder/a folder"
+cp -r "$few" "$folder/a folder/few"
+elsewhere() { (cd "$folder/a folder" && runs 0 train vgg-small few "${small[@]}" --epochs 1 --checkpoint "it's k"); }
+ok "a relative path" elsewhere
+ok "a relative path: what can be pasted" complains "--resume 'it'\\''s k' --export-only"
+ok "a relative path: from another folder" runs 0 train --resume "$folder/a folder/it's k" --epochs 2
 cp "$folder/k" "$folder/between"
 ok "another batch size between epochs" runs 0 train --resume "$folder/between" --epochs 3 --batch 3
 LC_ALL=C sed 's/\\"step\\":0,/\\"step\\":1,/' "$folder/k" >"$folder/within"
@@ -147,13 +157,27 @@ ok "refused: value" refused 2 'epochs cannot be "many"' lenet "$few" -o "$folder
 ok "refused: flag with value" refused 2 "takes no value" lenet "$few" --no-test=1
 ok "refused: missing value" refused 2 "--epochs needs a value" lenet "$few" --epochs
 ok "refused: third operand" refused 2 "one argument too many" lenet "$few" more
+ok "refused: value out of range" refused 2 'batch cannot be "0": give a whole number from 1 to 65536' lenet "$few" -o "$folder/x" --batch 0
+ok "refused: word" refused 2 'optimizer cannot be "lamb": give adam or sgd' lenet "$few" -o "$folder/x" --optimizer lamb
+ok "refused: preset" refused 2 'no preset "papers": choose one of plain, shipped, paper-cifar' lenet "$few" -o "$folder/x" --preset papers
+ok "refused: images in no train/ and test/" refused 1 "has no train/ and test/: put some images" vgg-small "$few/train" -o "$folder/x" "${small[@]}"
+ok "without test images they need not be" runs 0 train vgg-small "$few/train" -o "$folder/x.hwgq" "${small[@]}" --epochs 1 --no-test
+mkdir -p "$folder/single/train/gray" "$folder/odd"
+cp "$few"/train/gray/*.jpg "$folder/single/train/gray"
+ok "refused: one class" refused 1 "has one class only" vgg-small "$folder/single" -o "$folder/x" "${small[@]}" --no-test
+ok "refused: no test images" refused 1 "(--no-test trains without test images)" vgg-small "$folder/single" -o "$folder/x" "${small[@]}"
+cp -r "$few/train" "$few/test" "$folder/odd"
+mv "$folder/odd/test/gray" "$folder/odd/test/grey"
+ok "misspelt class" runs 0 train vgg-small "$folder/odd" -o "$folder/x.hwgq" "${small[@]}" --epochs 1
+ok "misspelt class: told" complains 'class "grey" has no images to train on'
+ok "misspelt class: told" complains 'class "gray" has no images to test'
 ok "refused: labels" refused 1 "has 1 labels" vgg-small "$few" -o "$folder/x" "${small[@]}" --labels "$folder/name"
 ok "refused: export without a checkpoint" refused 2 "--export-only needs" lenet "$few" -o "$folder/x" --export-only
 ok "refused: not a checkpoint" refused 2 image.checkpoint --resume "$folder/image.checkpoint" -o "$folder/x"
 ok "refused: half a checkpoint" refused 2 cut.checkpoint --resume "$folder/cut.checkpoint" -o "$folder/x"
 ok "refused: a model is no checkpoint" refused 2 "not a training checkpoint" --resume "$folder/a.hwgq" -o "$folder/x"
 ok "refused: another network" refused 1 "another network" --resume "$folder/a.hwgq.checkpoint" -o "$folder/x" --width 0.1
-ok "refused: another optimizer's checkpoint" refused 1 "another optimizer" --resume "$folder/f.hwgq.checkpoint" -o "$folder/x" --optimizer adam
+ok "refused: another optimizer's checkpoint" refused 1 "--optimizer sgd, which stays" --resume "$folder/f.hwgq.checkpoint" -o "$folder/x" --optimizer adam
 ok "refused: log that cannot be written" refused 1 "$folder/no/log" vgg-small "$few" -o "$folder/x" "${small[@]}" --log "$folder/no/log"
 ok "refused: checkpoint that cannot be written" refused 1 "$folder/no" vgg-small "$few" -o "$folder/x" "${small[@]}" --epochs 1 --checkpoint "$folder/no/x"
 ok "refused: output that cannot be written" refused 1 "$folder/no" vgg-small "$few" -o "$folder/no/x" "${small[@]}" --checkpoint "$folder/x"

@@ -51,7 +51,7 @@ full=(--teacher "$folder/way1.hwgq" --distill-weight 0.4 --distill-temperature 3
   --contrast 0.2 --saturation 0.2 --cutout 3 --backward log-tailed)
 ok "everything at once" trained full "${full[@]}"
 ok "everything at once: says where it begins" prints "begins with 7 layers of "
-ok "everything at once: averaged" prints ", averaged "
+ok "everything at once: averaged" prints ", weights in training "
 first=$(digest)
 ok "everything at once: eval agrees with the average" agrees "$folder/full.hwgq" "$folder/full.log"
 ok "everything at once: one thread" trained one "${full[@]}" --threads 1
@@ -156,4 +156,9 @@ ok "table: finishes what is not" test -s "$folder/table/bw-sign-2.hwgq"
 ok "table: two seeds a row" test "$(grep -cE '^\| BW .* [0-9.]+ \| +[0-9.]+ - +[0-9.]+ \| +2 \|$' "$folder/out")" -eq 2
 ok "table: printed alone" table "bw-sign hwgq-clipped" --table
 ok "table: another recipe is refused" bash -c '! "$@"' _ models/train/ablation.sh lenet "$few" "$folder/table" --hwgq "$hwgq" --rows bw-sign -- --epochs 9
+ok "table: a row that is not there" bash -c '! "$@" 2>/dev/null' _ models/train/ablation.sh lenet "$few" "$folder/table3" --hwgq "$hwgq" --rows "bw-sig bw-sign"
+ok "table: a row that is not there: nothing begins" test ! -e "$folder/table3"
+mkdir "$folder/empty"
+ok "table: a row that fails at once" bash -c '! "$@" >/dev/null 2>&1' _ models/train/ablation.sh lenet "$folder/empty" "$folder/table4" --hwgq "$hwgq" --rows bw-sign
+ok "table: leaves nothing behind" rmdir "$folder/table4"
 ok "table: a row that fails is told" bash -c '! "$@" 2>/dev/null' _ models/train/ablation.sh lenet "$folder/nowhere" "$folder/table2" --hwgq "$hwgq" --rows bw-sign

@@ -171,6 +171,7 @@ static void expect_split_items(const char *path, const char *prefix) {
 START_TEST(folder_with_splits) {
   write_items(split_items, SPLIT_ITEMS);
   expect_split_items(directory, "");
+  ck_assert(!data->undivided);
 }
 END_TEST
 
@@ -213,6 +214,7 @@ START_TEST(folder_without_splits) {
   write_items(items, 3);
   for (int split = 0; split < 2; split++) {
     open_well(directory, split ? DATASET_TEST : DATASET_TRAIN, 0);
+    ck_assert(data->undivided);
     ck_assert_int_eq(data->count, 3);
     ck_assert_int_eq(data->class_count, 2);
     expect_image(0, "bus/a.jpg", "bus", "one");
