@@ -43,8 +43,19 @@ static json_t *facts_of(const struct session *s) {
   return facts;
 }
 
+/* With its parents, as mkdir -p does; also where it is already. 0, or -1 with errno. */
+static int make_folder(const char *path) {
+  if (mkdir(path, 0777) == 0 || errno == EEXIST) return 0;
+  const char *slash = strrchr(path, '/');
+  if (errno != ENOENT || slash == NULL || slash == path) return -1;
+  char *parent = strndup(path, (size_t)(slash - path));
+  int made = parent != NULL ? make_folder(parent) : -1;
+  free(parent); /* keeps errno */
+  return made == 0 && (mkdir(path, 0777) == 0 || errno == EEXIST) ? 0 : -1;
+}
+
 enum hwgq_status session_report_path(const struct session *s, const char *name, char **path, struct hwgq_error *error) {
-  if (mkdir(s->options.report, 0777) != 0 && errno != EEXIST)
+  if (make_folder(s->options.report) != 0)
     return hwgq_fail(error, HWGQ_ERROR_IO, "cannot make the folder %s: %m", s->options.report);
   if (asprintf(path, "%s/%s", s->options.report, name) >= 0) return HWGQ_OK;
   *path = NULL;

@@ -109,6 +109,8 @@ ok "report: which" complains "curves.svg"
 ok "report: of a run that is complete" runs 0 train --resume "$folder/reported.hwgq.checkpoint" --report "$folder/report"
 ok "report: the log's figures" report_is "$folder/reported.log" 3
 ok "report: a curve of three points" grep -qE '<path class="curve s1" d="M[0-9.]+ [0-9.]+ L[0-9.]+ [0-9.]+ L[0-9.]+ [0-9.]+"/>' "$folder/report/report.html"
+ok "report: in folders that are made" runs 0 train --resume "$folder/reported.hwgq.checkpoint" --report "$folder/new/deep/"
+ok "report: is there" test -s "$folder/new/deep/report.html" -a -s "$folder/new/deep/curves.svg"
 ok "report: not averaged, sign" trained reported --report "$folder/report" --levels sign --no-test
 ok "report: well-formed" well_formed
 
@@ -136,7 +138,7 @@ ok "refused: a beginning that is neither" refused_here 1 image.checkpoint --init
 LC_ALL=C sed 's/\\"step\\":0,/\\"step\\":-,/' "$folder/full.hwgq.checkpoint" >"$folder/spoiled"
 ok "refused: a beginning of a spoiled state" refused_here 1 "checkpoint $folder/spoiled, state" --initial "$folder/spoiled"
 rm -rf "$folder"/x*
-ok "refused: a report in no folder" refused_here 1 "cannot make the folder $folder/no/r" --report "$folder/no/r"
+ok "refused: a report in a file" refused_here 1 "cannot make the folder $folder/full.log/no/r" --report "$folder/full.log/no/r"
 ok "refused: a report where a file is" refused_here 1 "cannot write $folder/full.log/report.html" --report "$folder/full.log"
 mkdir -p "$folder/taken/report.html"
 ok "refused: a report that is a folder" refused_here 1 "cannot write $folder/taken/report.html" --report "$folder/taken"
