@@ -1,11 +1,13 @@
 #include "models/tool/train_charts.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* All in the SVG's own units, from the top left. */
-enum { WIDTH = 480, HEIGHT = 240, LEFT = 48, RIGHT = 12, TOP = 34, BOTTOM = 26 };
+enum { WIDTH = 480, HEIGHT = 240, LEFT = 60, RIGHT = 12, TOP = 34, BOTTOM = 26 };
+#define CHARACTER 7.0 /* about the width of one; the margin at the left has room for 0.00088 */
 
 struct frame {
   double x0, x1, y0, y1; /* what the axes show */
@@ -74,7 +76,7 @@ static bool value_at(const json_t *history, size_t i, const struct chart_series 
 }
 
 /* False: there is nothing to show. */
-static bool find_frame(const json_t *history, const struct chart_series *series, struct frame *f) {
+static bool find_frame(const json_t *history, const struct chart_series *series, bool from_zero, struct frame *f) {
   bool any = false;
   for (const struct chart_series *s = series; s->key != NULL; s++) {
     for (size_t i = 0; i < json_array_size(history); i++) {
@@ -88,8 +90,8 @@ static bool find_frame(const json_t *history, const struct chart_series *series,
     }
   }
   if (!any) return false;
-  if (f->x1 <= f->x0) f->x1 = f->x0 + 1;
-  if (f->y0 > 0 && f->y0 < 0.6 * f->y1) f->y0 = 0;
+  if (f->x1 <= f->x0) f->x0 = f->x1 - 1;
+  if (f->y0 > 0 && (from_zero || f->y0 < 0.6 * f->y1)) f->y0 = 0;
   if (f->y1 <= f->y0) f->y1 = f->y0 + (f->y0 != 0 ? fabs(f->y0) / 10 : 1);
   double step = tick_step(f->y1 - f->y0);
   f->y0 = floor(f->y0 / step + 1e-9) * step;
@@ -97,9 +99,10 @@ static bool find_frame(const json_t *history, const struct chart_series *series,
   return true;
 }
 
-void chart_curves(struct text *text, const json_t *history, const char *title, const struct chart_series *series) {
+void chart_curves(struct text *text, const json_t *history, const char *title, const struct chart_series *series,
+                  bool from_zero) {
   struct frame f = {0};
-  if (!find_frame(history, series, &f)) return;
+  if (!find_frame(history, series, from_zero, &f)) return;
   open_chart(text, title);
   double step = tick_step(f.x1 - f.x0);
   axes(text, &f, step < 1 ? 1 : step);
@@ -117,7 +120,7 @@ void chart_curves(struct text *text, const json_t *history, const char *title, c
     text_printf(text, "\"/>\n<circle class=\"k%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"3\"/>", k + 1, to_x(&f, x), to_y(&f, y));
     if (k == 0 && series[1].key == NULL) continue; /* the title names a single one */
     text_printf(text, "<text class=\"k%d\" x=\"%.0f\" y=\"28\">%s %.2f</text>\n", k + 1, legend, series[k].name, y);
-    legend += 7.0 * (double)strlen(series[k].name) + 48;
+    legend += CHARACTER * (double)strlen(series[k].name) + 48;
   }
   text_puts(text, "</svg>\n");
 }
@@ -158,13 +161,31 @@ void chart_histogram(struct text *text, const struct distribution *d) {
   text_puts(text, "</svg>\n");
 }
 
-static void level_name(struct text *text, const struct distribution *d, int level) {
+enum { NAME_SIZE = 16 };
+
+static void level_name(char name[NAME_SIZE], const struct distribution *d, int level) {
   if (d->layer->sign)
-    text_puts(text, level > 0 ? "+1" : "-1");
+    snprintf(name, NAME_SIZE, level > 0 ? "+1" : "-1");
   else if (d->layer->op == HWGQ_RELU)
-    text_puts(text, level > 0 ? "above 0" : "0");
+    snprintf(name, NAME_SIZE, level > 0 ? "above 0" : "0");
   else
-    text_printf(text, "%.3g", level > 0 ? (double)d->layer->centers[level - 1] : 0.0);
+    snprintf(name, NAME_SIZE, "%.3g", level > 0 ? (double)d->layer->centers[level - 1] : 0.0);
+}
+
+/* Of the first and the last level, and of those between that there is room for. */
+static void level_names(struct text *text, const struct distribution *d, const struct frame *f) {
+  int last = distribution_levels(d);
+  char name[NAME_SIZE];
+  level_name(name, d, last);
+  double end = -INFINITY, last_start = to_x(f, last + 0.5) - CHARACTER / 2 * (double)strlen(name);
+  for (int k = 0; k <= last; k++) {
+    level_name(name, d, k);
+    double middle = to_x(f, k + 0.5), half = CHARACTER / 2 * (double)strlen(name);
+    bool fits = middle - half > end + CHARACTER && middle + half < last_start - CHARACTER;
+    if (k > 0 && k < last && !fits) continue;
+    text_printf(text, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", middle, HEIGHT - 8, name);
+    end = middle + half;
+  }
 }
 
 void chart_levels(struct text *text, const struct distribution *d) {
@@ -184,9 +205,8 @@ void chart_levels(struct text *text, const struct distribution *d) {
     if (levels <= 8)
       text_printf(text, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.1f</text>", middle, fmin(top, expected) - 4,
                   share);
-    text_printf(text, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">", middle, HEIGHT - 8);
-    level_name(text, d, k);
-    text_puts(text, "</text>\n");
+    text_puts(text, "\n");
   }
+  level_names(text, d, &f);
   text_puts(text, "</svg>\n");
 }

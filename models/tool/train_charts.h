@@ -14,8 +14,10 @@ struct chart_series {
   const char *key, *name; /* of the objects of a history; NULL ends a list of at most 3 */
   double factor;
 };
-/* One line a series over the epochs. Values that are missing leave gaps out. */
-void chart_curves(struct text *text, const json_t *history, const char *title, const struct chart_series *series);
+/* One line a series over the epochs. Values that are missing leave gaps out. from_zero: the axis of the values has 0 on it,
+ * where it otherwise shows a small range enlarged. */
+void chart_curves(struct text *text, const json_t *history, const char *title, const struct chart_series *series,
+                  bool from_zero);
 /* The inputs' density with N(0,1), thresholds and levels. */
 void chart_histogram(struct text *text, const struct distribution *distribution);
 /* Shares of the levels, and those that N(0,1) would give. */

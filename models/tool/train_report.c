@@ -22,7 +22,8 @@ static const char layout[] =
     "table { border-collapse: collapse; font-size: 14px; } td, th { padding: 2px 16px 2px 0; text-align: left; vertical-align: "
     "top; "
     "font-weight: normal; } th { color: var(--soft); } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }\n"
-    ".pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 24px; }\n"
+    /* 34 %: never three in a row, so that text is as large in all charts. */
+    ".pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(max(min(340px, 100%), 34%), 1fr)); gap: 24px; }\n"
     "details { margin-top: 24px; } summary { cursor: pointer; }\n";
 static const char charts[] =
     ".chart { width: 100%; height: auto; display: block; } .chart text { fill: var(--soft); font: 12px system-ui, sans-serif; "
@@ -48,19 +49,20 @@ static void table_of_facts(const struct report *report, struct text *text) {
 }
 
 static const struct chart_series loss[] = {{"loss", "training loss", 1}, {0}};
-static const struct chart_series accuracy[] = {{"train_accuracy", "training, augmented", 100},
+static const struct chart_series accuracy[] = {{"train_accuracy", "training", 100},
                                                {"test_accuracy", "test", 100},
-                                               {"unaveraged_test_accuracy", "test, not averaged", 100},
+                                               {"unaveraged_test_accuracy", "test, weights in training", 100},
                                                {0}};
+static const char accuracy_title[] = "Accuracy by epoch, % (training: of augmented images)";
 
 static void curves(const struct report *report, struct text *text) {
   static const struct chart_series rate[] = {{"lr", "learning rate", 1}, {0}};
   static const struct chart_series speed[] = {{"images_per_second", "images per second", 1}, {0}};
   text_puts(text, "<h2>Training</h2>\n<div class=\"pair\">\n");
-  chart_curves(text, report->history, "Accuracy by epoch, %", accuracy);
-  chart_curves(text, report->history, "Loss by epoch", loss);
-  chart_curves(text, report->history, "Learning rate at the end of an epoch", rate);
-  chart_curves(text, report->history, "Speed, images per second", speed);
+  chart_curves(text, report->history, accuracy_title, accuracy, false);
+  chart_curves(text, report->history, "Loss by epoch", loss, false);
+  chart_curves(text, report->history, "Learning rate at the end of an epoch", rate, true);
+  chart_curves(text, report->history, "Speed, images per second", speed, true);
   text_puts(text, "</div>\n");
 }
 
@@ -180,8 +182,8 @@ void report_write_curves(const struct report *report, struct text *text) {
   text_puts(text, charts);
   text_puts(text,
             "</style>\n<rect width=\"960\" height=\"240\" fill=\"var(--ground)\"/>\n<svg width=\"480\" height=\"240\">\n");
-  chart_curves(text, report->history, "Accuracy by epoch, %", accuracy);
+  chart_curves(text, report->history, accuracy_title, accuracy, false);
   text_puts(text, "</svg>\n<svg x=\"480\" width=\"480\" height=\"240\">\n");
-  chart_curves(text, report->history, "Loss by epoch", loss);
+  chart_curves(text, report->history, "Loss by epoch", loss, false);
   text_puts(text, "</svg>\n</svg>\n");
 }

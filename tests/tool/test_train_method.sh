@@ -96,6 +96,24 @@ report_is() { # MODEL-LOG EPOCHS
 }
 # Well-formed: what is left without the HTML head's and the data's texts is XML.
 well_formed() { sed -e 's/<!DOCTYPE html>//' -e 's/<meta \([^>]*\)>/<meta \1\/>/' "$folder/report/report.html" | python3 -c 'import sys, xml.dom.minidom as m; m.parseString(sys.stdin.buffer.read())'; }
+# Labels of a report of 16 levels, read at 6.9 units a character: none is cut off at the left, those of levels stand apart, the
+# first and the last level have one; and the epochs of the curves are 0 and 1.
+labels_are() { sed -n '/<svg/,/<\/svg>/p' "$1" | python3 -c '
+import sys, xml.dom.minidom
+levels = None
+for chart in xml.dom.minidom.parseString("<all>" + sys.stdin.read() + "</all>").getElementsByTagName("svg"):
+    texts = [(t.getAttribute("text-anchor"), float(t.getAttribute("x")), float(t.getAttribute("y")), t.firstChild.data) for t in
+             chart.getElementsByTagName("text")]
+    assert all(x >= 6.9 * len(text) for anchor, x, _, text in texts if anchor == "end"), texts
+    below = [(x - 3.45 * len(text), x + 3.45 * len(text), text) for anchor, x, y, text in texts if anchor == "middle" and y > 220]
+    assert all(before[1] < after[0] for before, after in zip(below, below[1:])), below
+    title = chart.getAttribute("aria-label")
+    names = [text for *_, text in below]
+    if " epoch" in title or title.startswith("Speed"):
+        assert names == ["0", "1"], names
+    elif title.startswith("Share"):
+        levels = names
+assert levels[0] == "0" and levels[-1] == "3.21" and 5 < len(levels) < 16, levels'; }
 ok "report" trained reported --report "$folder/report" --average 0.5
 ok "report: the log's figures" report_is "$folder/reported.log" 2
 ok "report: well-formed" well_formed
@@ -111,6 +129,8 @@ ok "report: the log's figures" report_is "$folder/reported.log" 3
 ok "report: a curve of three points" grep -qE '<path class="curve s1" d="M[0-9.]+ [0-9.]+ L[0-9.]+ [0-9.]+ L[0-9.]+ [0-9.]+"/>' "$folder/report/report.html"
 ok "report: in folders that are made" runs 0 train --resume "$folder/reported.hwgq.checkpoint" --report "$folder/new/deep/"
 ok "report: is there" test -s "$folder/new/deep/report.html" -a -s "$folder/new/deep/curves.svg"
+ok "report: one epoch, 16 levels" trained reported --report "$folder/report" --bits 4 --levels free --epochs 1
+ok "report: its labels" labels_are "$folder/report/report.html"
 ok "report: not averaged, sign" trained reported --report "$folder/report" --levels sign --no-test
 ok "report: well-formed" well_formed
 
