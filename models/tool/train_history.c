@@ -33,12 +33,13 @@ static json_t *facts_of(const struct session *s) {
            s->train->class_count);
   set_text(facts, "images", text);
   set_text(facts, "options", options);
-  snprintf(text, sizeof text, "%zu of %d epochs, %.0f minutes of training", json_array_size(s->history), t->options.epochs,
-           t->seconds / 60);
+  bool minutes = t->seconds >= 120;
+  snprintf(text, sizeof text, "%zu of %d epochs, %.*f %s of training", json_array_size(s->history), t->options.epochs,
+           minutes ? 0 : 1, minutes ? t->seconds / 60 : t->seconds, minutes ? "minutes" : "seconds");
   set_text(facts, "trained", text);
   if (s->test_accuracy >= 0) {
     snprintf(text, sizeof text, "%.2f %% of the test images", 100 * s->test_accuracy);
-    set_text(facts, "right", text);
+    set_text(facts, "accuracy", text);
   }
   return facts;
 }

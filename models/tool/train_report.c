@@ -66,32 +66,45 @@ static void curves(const struct report *report, struct text *text) {
   text_puts(text, "</div>\n");
 }
 
-static void number(struct text *text, const json_t *line, const char *key, double factor, int digits) {
-  const json_t *value = json_object_get(line, key);
-  if (json_is_number(value))
-    text_printf(text, "<td class=\"n\">%.*f</td>", digits, factor * json_number_value(value));
-  else
-    text_puts(text, "<td></td>");
+static const struct column {
+  const char *key, *name;
+  double factor;
+  int digits;
+} columns[] = {{"epoch", "epoch", 1, 0},
+               {"loss", "loss", 1, 4},
+               {"train_accuracy", "training %", 100, 2},
+               {"test_accuracy", "test %", 100, 2},
+               {"unaveraged_test_accuracy", "test, weights in training %", 100, 2},
+               {"lr", "rate", 1, 6},
+               {"images_per_second", "images/s", 1, 0}};
+
+static bool has_number(const json_t *history, const char *key) {
+  bool found = false;
+  for (size_t i = 0; !found && i < json_array_size(history); i++)
+    found = json_is_number(json_object_get(json_array_get(history, i), key));
+  return found;
+}
+
+/* Columns that no epoch has a number for are left out. line: NULL for the names. */
+static void row(struct text *text, const json_t *history, const json_t *line) {
+  text_puts(text, "<tr>");
+  for (const struct column *c = columns; c < columns + sizeof columns / sizeof columns[0]; c++) {
+    const json_t *value = json_object_get(line, c->key);
+    if (!has_number(history, c->key)) continue;
+    if (line == NULL)
+      text_printf(text, "<th class=\"n\">%s</th>", c->name);
+    else if (json_is_number(value))
+      text_printf(text, "<td class=\"n\">%.*f</td>", c->digits, c->factor * json_number_value(value));
+    else
+      text_puts(text, "<td></td>");
+  }
+  text_puts(text, "</tr>\n");
 }
 
 static void table_of_epochs(const struct report *report, struct text *text) {
-  text_puts(
-      text,
-      "<details><summary>All epochs as a table</summary>\n<table>\n<tr><th class=\"n\">epoch</th><th class=\"n\">loss</th>"
-      "<th class=\"n\">training %</th><th class=\"n\">test %</th><th class=\"n\">not averaged %</th><th class=\"n\">rate</th>"
-      "<th class=\"n\">images/s</th></tr>\n");
-  for (size_t i = 0; i < json_array_size(report->history); i++) {
-    const json_t *line = json_array_get(report->history, i);
-    text_puts(text, "<tr>");
-    number(text, line, "epoch", 1, 0);
-    number(text, line, "loss", 1, 4);
-    number(text, line, "train_accuracy", 100, 2);
-    number(text, line, "test_accuracy", 100, 2);
-    number(text, line, "unaveraged_test_accuracy", 100, 2);
-    number(text, line, "lr", 1, 6);
-    number(text, line, "images_per_second", 1, 0);
-    text_puts(text, "</tr>\n");
-  }
+  text_puts(text, "<details><summary>All epochs as a table</summary>\n<table>\n");
+  row(text, report->history, NULL);
+  for (size_t i = 0; i < json_array_size(report->history); i++) row(text, report->history, json_array_get(report->history, i));
   text_puts(text, "</table></details>\n");
 }
 

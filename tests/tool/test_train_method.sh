@@ -94,6 +94,7 @@ report_is() { # MODEL-LOG EPOCHS
   jq -e --slurpfile log "$1" ".history == \$log and (.history | length) == $2 and (.activations | length) == 3 and
     all(.activations[]; .count == (.levels | add) and .count == (.bins | add) + .below + .above)" "$folder/report.json" >/dev/null
 }
+in_page() { grep -qF -- "$1" "$folder/report/report.html"; }
 # Well-formed: what is left without the HTML head's and the data's texts is XML.
 well_formed() { sed -e 's/<!DOCTYPE html>//' -e 's/<meta \([^>]*\)>/<meta \1\/>/' "$folder/report/report.html" | python3 -c 'import sys, xml.dom.minidom as m; m.parseString(sys.stdin.buffer.read())'; }
 # Labels of a report of 16 levels, read at 6.9 units a character: none is cut off at the left, those of levels stand apart, the
@@ -118,6 +119,8 @@ ok "report" trained reported --report "$folder/report" --average 0.5
 ok "report: the log's figures" report_is "$folder/reported.log" 2
 ok "report: well-formed" well_formed
 ok "report: curves well-formed" python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$folder/report/curves.svg"
+ok "report: the columns of an average" in_page '<th class="n">test %</th><th class="n">test, weights in training %</th>'
+ok "report: a short run took more than no minutes" bash -c '! grep -q " 0 minutes" "$1"' _ "$folder/report/report.html"
 ok "report: goes on with the run" runs 0 train --resume "$folder/reported.hwgq.checkpoint" --epochs 3 --report "$folder/report" --log "$folder/reported.log"
 ok "report: the log's figures" report_is "$folder/reported.log" 3
 rm -r "$folder/report"
@@ -131,6 +134,7 @@ ok "report: in folders that are made" runs 0 train --resume "$folder/reported.hw
 ok "report: is there" test -s "$folder/new/deep/report.html" -a -s "$folder/new/deep/curves.svg"
 ok "report: one epoch, 16 levels" trained reported --report "$folder/report" --bits 4 --levels free --epochs 1
 ok "report: its labels" labels_are "$folder/report/report.html"
+ok "report: no column of what is not there" bash -c '! grep -q "weights in training" "$1"' _ "$folder/report/report.html"
 ok "report: not averaged, sign" trained reported --report "$folder/report" --levels sign --no-test
 ok "report: well-formed" well_formed
 
