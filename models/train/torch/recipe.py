@@ -82,6 +82,17 @@ def set_rate(optimizer, value):
         group["lr"] = value * group["factor"]
 
 
+def statistics_share(step):
+    """Of a batch's statistics in the running ones, which begin as a plain average: nothing stays of what they were before."""
+    return max(1 / (step + 1), 0.1)
+
+
+def set_statistics_share(network, share):
+    for module in network.modules():
+        if isinstance(module, hwgq_torch.BatchNorm):
+            module.momentum = share
+
+
 class Average:
     """A second set of weights beside those in training: their running average over steps. Averages of latent weights have other
     signs than any step had, so batch statistics are measured anew for them. Without --average and --average-epochs, but with
@@ -131,12 +142,8 @@ class Average:
         if self.count == 0:
             return
         self.swap()
-        norms = [module for module in self.network.modules() if isinstance(module, hwgq_torch.BatchNorm)]
         for i, x in enumerate(batches):
-            for norm in norms:
-                norm.momentum = 1 / (i + 1)
+            set_statistics_share(self.network, 1 / (i + 1))
             self.network.logits(x)
-        for norm in norms:
-            norm.momentum = 0.1
         self.swap()
         self.measured = True

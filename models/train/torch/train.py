@@ -177,8 +177,10 @@ def run_epoch(session):
     total = torch.zeros(2, device=session.device, dtype=torch.float64)
     steps = session.per_epoch * options.epochs
     for i, (x, labels) in enumerate(epoch_batches(session, session.per_epoch)):
-        step_rate = recipe.rate(options, session.epoch * session.per_epoch + i, steps)
+        step = session.epoch * session.per_epoch + i
+        step_rate = recipe.rate(options, step, steps)
         recipe.set_rate(session.optimizer, step_rate)
+        recipe.set_statistics_share(network, recipe.statistics_share(step))
         scores = session.teacher.scores(x) if session.teacher else None
         session.optimizer.zero_grad()
         with torch.autocast(session.device.type, torch.bfloat16, enabled=options.amp):
