@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import tarfile
 
 import numpy
 import torch
@@ -38,6 +39,22 @@ def color_data():
                 label = (4 * number + i) % 10
                 file.write(bytes([label]) + striped(label / 3, 10 * number + i, 3, 32).transpose(2, 0, 1).tobytes())
     return path("color")
+
+
+def images(name, **counts):
+    """A folder of 28x28 images, so many of each split and class: images("some", train={"a": 2}). None without Pillow."""
+    try:
+        from PIL import Image
+    except ImportError:
+        print("SKIPPED: images in files: python3-pil is not installed")
+        return None
+    for split, classes in counts.items():
+        for label, count in classes.items():
+            os.makedirs(path(f"{name}/{split}/{label}"))
+            for i in range(count):
+                pixels = striped(len(label), i, 1, 28)[:, :, 0]
+                Image.fromarray(pixels).save(path(f"{name}/{split}/{label}/{i}.jpg"))
+    return path(name)
 
 
 def engine(*arguments):
@@ -139,6 +156,36 @@ def options_that_do_not_go_together():
         json.dump(hwgq_torch.describe("lenet", HWGQ, classes=3, width=0.1), file)
     message = refused(path("net.json"), data(), "-o", path("out"), "--zero", "half")
     assert "--zero: the network is that of" in message, message
+
+
+# ---- what is refused before it costs time ----------------------------------------------------------------------------
+
+
+@test
+def images_that_cannot_be_read():
+    folder = images("corrupt", train={"a": 2, "bb": 2}, test={"a": 1, "bb": 1})
+    if not folder:
+        return
+    file = path("corrupt/train/bb/1.jpg")
+    with open(file, "rb") as whole:
+        content = whole.read()
+    archive = path("archive.tar.xz")
+    for wrong, cause in ((content[:len(content) // 2], "truncated"), (b"no image", "not an image")):
+        with open(file, "wb") as cut:
+            cut.write(wrong)
+        message = refused("lenet", folder, "-o", path("out"))
+        assert message.startswith(file + ": ") and cause in message.lower(), message
+        with tarfile.open(archive, "w:xz") as packed:
+            packed.add(folder, "photos")
+        message = refused("lenet", archive, "-o", path("out"))
+        assert message.startswith(archive + "/photos/train/bb/1.jpg: ") and cause in message.lower(), message
+    archive = path("archive.tar")
+    with tarfile.open(archive, "w") as packed:
+        packed.add(folder, "photos")
+        last = packed.getmembers()[-1].offset_data
+    os.truncate(archive, last + 10)
+    message = refused("lenet", archive, "-o", path("out"))
+    assert message.startswith(archive + ": cannot be unpacked"), message
 
 
 # ---- whole runs ------------------------------------------------------------------------------------------------------

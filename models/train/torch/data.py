@@ -1,11 +1,14 @@
 """Labelled images in memory, from what `hwgq train` reads: a folder or archive with train/CLASS/IMAGE and test/CLASS/IMAGE (or
 val/), a folder of MNIST or Fashion-MNIST IDX files, a folder of CIFAR-10 binary batches. Images in files need Pillow."""
+import functools
 import gzip
 import io
+import lzma
 import os
 import struct
 import tarfile
 import zipfile
+import zlib
 
 import numpy
 
@@ -37,11 +40,16 @@ def fit(image, shape, resize):
     return image.crop((left, top, left + width, top + height))
 
 
-def decode(data, shape, preprocess):
-    from PIL import Image, ImageOps
+def decode(name, read, shape, preprocess):
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    image = fit(image.convert("L" if preprocess["order"] == "gray" else "RGB"), shape, preprocess.get("resize", 0))
+    try:
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(read())))
+        image = fit(image.convert("L" if preprocess["order"] == "gray" else "RGB"), shape, preprocess.get("resize", 0))
+    except UnidentifiedImageError:
+        raise ValueError(f"{name}: not an image that Pillow knows")
+    except Exception as error:  # Pillow's decoders raise all kinds
+        raise ValueError(f"{name}: cannot be decoded: {error}")
     return numpy.asarray(image).reshape(shape[1], shape[2], shape[0])
 
 
@@ -55,7 +63,7 @@ def from_array(pixels, shape, preprocess):
     return numpy.asarray(fit(image, shape, preprocess.get("resize", 0))).reshape(shape[1], shape[2], shape[0])
 
 
-# ---- sources: [(class name or number, pixels or a function that reads them)] -----------------------------------------
+# ---- sources: [(class name or number, pixels or a function that makes them of shape and preprocess)] ------------------
 
 
 def read_idx(path):
@@ -120,14 +128,18 @@ def split_of(parts):
 
 def file_source(path, split):
     found = {"train": [], "test": [], "val": []}
-    for name, read in named_files(path):
+    try:
+        files = list(named_files(path))
+    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        raise ValueError(f"{path}: cannot be unpacked: {error}")
+    for name, read in files:
         parts = [part for part in name.split("/") if part not in ("", ".")]
         part, place = split_of(parts)
         if part and name.lower().endswith(IMAGE_ENDINGS) and not any(p.startswith((".", "__MACOSX")) for p in parts):
             found[part].append(("/".join(parts), parts[place + 1], read))
     entries = found["train"] if split == "train" else found["test"] or found["val"]
     entries.sort(key=lambda entry: entry[0].encode())
-    return [(name, read) for _, name, read in entries]
+    return [(label, functools.partial(decode, os.path.join(path, name), read)) for name, label, read in entries]
 
 
 def spread(labels, limit):
@@ -155,7 +167,7 @@ def read_images(path, split, shape, preprocess, limit=0):
     pixels = numpy.empty((len(chosen), shape[1], shape[2], shape[0]), numpy.uint8)
     for k, i in enumerate(chosen):
         what = source[i][1]
-        pixels[k] = decode(what(), shape, preprocess) if callable(what) else from_array(what, shape, preprocess)
+        pixels[k] = what(shape, preprocess) if callable(what) else from_array(what, shape, preprocess)
     if preprocess["order"] == "bgr":
         pixels = pixels[..., ::-1]
     if preprocess.get("invert"):
