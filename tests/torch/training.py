@@ -74,7 +74,7 @@ def refused(*arguments):
     with contextlib.redirect_stderr(said):
         try:
             twin(*arguments)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             return str(error)
         except SystemExit:
             return said.getvalue()
@@ -186,6 +186,30 @@ def images_that_cannot_be_read():
     os.truncate(archive, last + 10)
     message = refused("lenet", archive, "-o", path("out"))
     assert message.startswith(archive + ": cannot be unpacked"), message
+
+
+@test
+def outputs_that_cannot_be_written():
+    """Said before the images are read: here there are none."""
+    common = ["lenet", path("no-images"), "--width", "0.1"]
+    os.makedirs(path("folder"), exist_ok=True)
+    nowhere = path("nowhere/out")
+    for case, said in ((["-o", nowhere], f"cannot write {nowhere}: No such file or directory"),
+                       (["-o", path("folder")], f"cannot write {path('folder')}: it is there and no regular file"),
+                       (["-o", path("out"), "--checkpoint", nowhere], f"cannot write {nowhere}: No such file"),
+                       (["-o", path("out"), "--log", nowhere], f"cannot write the log {nowhere}: No such file")):
+        message = refused(*common, *case)
+        assert message.startswith(said), message
+    for name in ("kept", "kept.log"):
+        with open(path(name), "w") as file:
+            file.write("of an earlier run")
+    assert "no-images" in refused(*common, "-o", path("kept"), "--log", path("kept.log"))
+    for name in ("kept", "kept.log"):
+        with open(path(name)) as file:
+            assert file.read() == "of an earlier run", name
+    assert not os.path.exists(path("kept.new"))
+    twin("lenet", data(), "--width", "0.1", "--epochs", "1", "-o", path("kept"), "--log", path("kept.log"))
+    assert [line["epoch"] for line in log("kept.log")] == [1]
 
 
 # ---- whole runs ------------------------------------------------------------------------------------------------------

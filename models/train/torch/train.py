@@ -3,6 +3,7 @@
     python3 train.py vgg-small cifar10.tar.xz -o cifar10.safetensors
     hwgq import safetensors cifar10.safetensors -o cifar10.hwgq
 """
+import contextlib
 import hashlib
 import json
 import os
@@ -245,22 +246,46 @@ def read_recipe(path):
     return {**state["recipe"], **state["run"]}
 
 
+def check_writable(path):
+    """A file that os.replace will put there: whether one can be made beside it is tried now, not after hours."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"cannot write {path}: it is there and no regular file")
+    try:
+        open(path + ".new", "wb").close()
+        os.remove(path + ".new")
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}")
+
+
+def open_log(path):
+    """An earlier log is not touched yet."""
+    try:
+        return open(path, "a", encoding="utf-8") if path else contextlib.nullcontext()
+    except OSError as error:
+        raise ValueError(f"cannot write the log {path}: {error.strerror}")
+
+
 def main(arguments):
     options, chosen, given = option_table.parse(arguments, __doc__.split("\n")[0], read_recipe)
+    check_writable(options.output)
+    check_writable(options.checkpoint)
+    with open_log(options.log) as log:
+        return run(options, chosen, given, log)
+
+
+def run(options, chosen, given, log):
     session = Session(options, chosen, given)
+    if log and not options.resume and os.path.isfile(options.log):
+        log.truncate(0)
     if not options.resume and os.path.exists(options.checkpoint):  # perhaps of hours
         os.replace(options.checkpoint, options.checkpoint + ".old")
         print(f"an earlier run's checkpoint is now {options.checkpoint}.old")
     print(f"{session.network.description['name']}: {len(session.training)} images to train on, "
           f"{len(session.test) if session.test else 0} to test, {len(session.labels)} classes, on {session.device}", flush=True)
-    log = open(options.log, "a" if options.resume else "w", encoding="utf-8") if options.log else None
     try:
         train(session, log)
     except KeyboardInterrupt:
         sys.exit(f"\nstopped; to go on after epoch {session.epoch}: train.py --resume {options.checkpoint} -o {options.output}")
-    finally:
-        if log:
-            log.close()
     session.save()
     print(f"written: {options.output}\nnext:    hwgq import safetensors {options.output} -o MODEL.hwgq")
     return session
