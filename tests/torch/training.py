@@ -65,7 +65,7 @@ def engine(*arguments):
 def twin(*arguments):
     """train.py. Returns the session."""
     with contextlib.redirect_stdout(io.StringIO()):
-        return train.main([*arguments, "--hwgq", HWGQ, "--device", "cpu"])
+        return train.main(["--hwgq", HWGQ, "--device", "cpu", *arguments])
 
 
 def refused(*arguments):
@@ -210,6 +210,15 @@ def outputs_that_cannot_be_written():
     assert not os.path.exists(path("kept.new"))
     twin("lenet", data(), "--width", "0.1", "--epochs", "1", "-o", path("kept"), "--log", path("kept.log"))
     assert [line["epoch"] for line in log("kept.log")] == [1]
+
+
+@test
+def devices_that_are_not_there():
+    common = ["lenet", data(), "-o", path("out"), "--device"]
+    for name in ("cuda:63", "abacus") + (() if torch.cuda.is_available() else ("cuda",)):
+        message = refused(*common, name)
+        assert message.startswith(f"--device {name}: torch ") and "leave --device out" in message, message
+        assert "\n" not in message, message
 
 
 # ---- whole runs ------------------------------------------------------------------------------------------------------

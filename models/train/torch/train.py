@@ -52,6 +52,17 @@ def known_description(options, given, resumed):
     return resumed[0] if resumed else hwgq_torch.read_description(options.network)
 
 
+def find_device(name):
+    """Tried here: torch says only when it is used what it lacks."""
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=name).item()
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f"--device {name}: torch {torch.__version__} cannot use it here ({str(error).splitlines()[0]}): leave "
+                         "--device out to train on what there is, or install a torch and a driver for it")
+    return torch.device(name)
+
+
 class Batches:
     """Images on the device, and batches of them as the network's input."""
 
@@ -72,7 +83,7 @@ class Session:
 
     def __init__(self, options, chosen, given):
         self.options, self.chosen = options, chosen
-        self.device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = find_device(options.device)
         torch.manual_seed(options.seed)
         resumed = checkpoint.read(options.resume) if options.resume else None
         description = known_description(options, given, resumed)
