@@ -7,6 +7,8 @@ import json
 import math
 import os
 import re
+import shlex
+import sys
 import tarfile
 
 import numpy
@@ -392,24 +394,38 @@ def resumed():
 
     checkpoint.write = write_and_stop
     try:
-        twin(*common, "-o", path("halves"))
+        twin(*common, "-o", path("two halves"))
         raise AssertionError("was not stopped")
     except SystemExit as stopped:
-        assert "after epoch 2" in str(stopped), stopped
+        said, command = str(stopped).split(" 2: ")
+        assert said.endswith("after epoch"), stopped
     finally:
         checkpoint.write = write
-    assert "--width: the network is that of" in refused("--resume", path("halves.checkpoint"), "--width", "0.3")
-    session = twin("--resume", path("halves.checkpoint"))
-    assert session.epoch == 5 and session.options.output == path("halves")
-    for names in (("whole", "halves"), ("whole.checkpoint", "halves.checkpoint")):
+    assert "--width: the network is that of" in refused("--resume", path("two halves.checkpoint"), "--width", "0.3")
+    python, program, *arguments = shlex.split(command)
+    assert (python, program) == (sys.executable, train.__file__), command
+    session = twin(*arguments)
+    assert session.epoch == 5 and session.options.output == path("two halves")
+    for names in (("whole", "two halves"), ("whole.checkpoint", "two halves.checkpoint")):
         one, other = (checkpoint.read_tensors(path(name))[1] for name in names)
         assert one.keys() == other.keys()
         for name in one:
             assert (one[name] == other[name]).all(), f"{names[1]}: {name} differs"
-    session = twin("--resume", path("halves.checkpoint"), "--epochs", "6", "--lr", "0")
+    session = twin("--resume", path("two halves.checkpoint"), "--epochs", "6", "--lr", "0")
+    assert session.options.output == path("two halves")
     assert session.epoch == 6 and session.options.lr == 0 and session.options.zoom == 0.2
-    twin(*common[:4], "--epochs", "1", "-o", path("halves"))
-    assert checkpoint.read(path("halves.checkpoint.old"))[1]["epoch"] == 6, "an earlier run's checkpoint is lost"
+    twin(*common[:4], "--epochs", "1", "-o", path("two halves"))
+    assert checkpoint.read(path("two halves.checkpoint.old"))[1]["epoch"] == 6, "an earlier run's checkpoint is lost"
+
+
+@test
+def what_to_do_next():
+    """Can be pasted, even with a space in the name."""
+    shown, state = io.StringIO(), path("a state")
+    with contextlib.redirect_stdout(shown):
+        train.main(["lenet", data(), "-o", state, "--width", "0.1", "--epochs", "1", "--hwgq", HWGQ, "--device", "cpu"])
+    command = shown.getvalue().split("next:")[1]
+    assert shlex.split(command) == ["hwgq", "import", "safetensors", state, "-o", "MODEL.hwgq"], command
 
 
 @test

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -296,9 +297,10 @@ def run(options, chosen, given, log):
     try:
         train(session, log)
     except KeyboardInterrupt:
-        sys.exit(f"\nstopped; to go on after epoch {session.epoch}: train.py --resume {options.checkpoint} -o {options.output}")
+        command = shlex.join([sys.executable, __file__, "--resume", options.checkpoint, "-o", options.output])
+        sys.exit(f"\nstopped; to go on after epoch {session.epoch}: {command}")
     session.save()
-    print(f"written: {options.output}\nnext:    hwgq import safetensors {options.output} -o MODEL.hwgq")
+    print(f"written: {options.output}\nnext:    hwgq import safetensors {shlex.quote(options.output)} -o MODEL.hwgq")
     return session
 
 
