@@ -223,6 +223,14 @@ def devices_that_are_not_there():
         assert "\n" not in message, message
 
 
+@test
+def packages_that_are_not_installed():
+    """Without its site-packages, python has none."""
+    said = run(sys.executable, "-ES", train.__file__, fails=True)
+    assert said.startswith("train.py: ") and said.count("\n") == 1, said
+    assert "No module named 'numpy': apt-get install python3-numpy python3-torch python3-pil" in said, said
+
+
 # ---- whole runs ------------------------------------------------------------------------------------------------------
 
 

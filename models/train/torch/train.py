@@ -1,10 +1,11 @@
 """Trains a network with PyTorch, on CUDA when there is one, by the recipe of `hwgq train`, and writes a state_dict:
 
-    python3 train.py vgg-small cifar10.tar.xz -o cifar10.safetensors
+    /usr/bin/python3 train.py vgg-small cifar10.tar.xz -o cifar10.safetensors
     hwgq import safetensors cifar10.safetensors -o cifar10.hwgq
 """
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import shlex
@@ -12,8 +13,21 @@ import shutil
 import sys
 import time
 
-import numpy
-import torch
+PACKAGES = {"numpy": "python3-numpy", "torch": "python3-torch", "PIL": "python3-pil"}
+
+
+def without(error):
+    """What to do about a module that is not there."""
+    missing = [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]
+    return f"train.py: {sys.executable}: {error}: apt-get install {' '.join(missing or PACKAGES.values())}, which " \
+           "Debian's /usr/bin/python3 finds"
+
+
+try:
+    import numpy
+    import torch
+except ModuleNotFoundError as error:
+    sys.exit(without(error))
 
 import checkpoint
 import hwgq_torch
@@ -307,5 +321,7 @@ def run(options, chosen, given, log):
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
+    except ModuleNotFoundError as error:  # Pillow, which only images in files need
+        sys.exit(without(error))
     except (ValueError, OSError) as error:
         sys.exit(f"train.py: {error}")
