@@ -44,11 +44,11 @@ def image(shape, seed):
     return pixels.clip(0, 255).astype(numpy.uint8)
 
 
-def write_idx(folder, counts, make):
-    """A folder of IDX files; make(label, number): a gray image. counts: of training and test images, of 3 classes."""
+def write_idx(folder, counts, make, classes=3):
+    """A folder of IDX files; make(label, number): a gray image. counts: of training and test images."""
     os.makedirs(folder, exist_ok=True)
     for start, count, first in (("train", counts[0], 0), ("t10k", counts[1], 1000)):
-        labels = numpy.arange(count) % 3
+        labels = numpy.arange(count) % classes
         pixels = numpy.stack([make(label, first + i) for i, label in enumerate(labels)])
         for kind, array in (("images-idx3", pixels), ("labels-idx1", labels.astype(numpy.uint8))):
             head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)

@@ -231,6 +231,34 @@ def packages_that_are_not_installed():
     assert "No module named 'numpy': apt-get install python3-numpy python3-torch python3-pil" in said, said
 
 
+@test
+def classes_that_are_missing():
+    common = ["-o", path("out"), "--width", "0.1", "--epochs", "1"]
+    single = write_idx(path("single"), (2, 2), lambda label, i: striped(0, i, 1, 28)[:, :, 0], 1)
+    assert "at least 2 classes" in refused("lenet", single, *common)
+    # Of 3 classes the last has no training images, or no test images.
+    cases = [(write_idx(path("untrained"), (2, 3), lambda label, i: striped(label, i, 1, 28)[:, :, 0]), "2", ""),
+             (write_idx(path("untested"), (3, 2), lambda label, i: striped(label, i, 1, 28)[:, :, 0]), "", "2")]
+    one = images("one", train={"a": 2}, test={"a": 1})
+    if one:
+        assert "at least 2 classes" in refused("lenet", one, *common)
+        cases.append((images("both", train={"a": 2, "ccc": 1}, test={"bb": 1, "ccc": 1}), "bb", "a"))
+    for folder, untrained, untested in cases:
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            session = twin("lenet", folder, *common)
+        assert len(session.labels) == 3, session.labels
+        for what, names in (("to train on", untrained), ("to test", untested)):
+            expected = f"train.py: classes without images {what}: {names}\n"
+            assert expected in said.getvalue() if names else what not in said.getvalue(), said.getvalue()
+    if one:
+        assert session.labels == ["a", "bb", "ccc"] and session.test.labels.tolist() == [1, 2]
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        twin("lenet", data(), *common)
+    assert said.getvalue() == "", said.getvalue()
+
+
 # ---- whole runs ------------------------------------------------------------------------------------------------------
 
 

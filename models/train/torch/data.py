@@ -16,7 +16,7 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class Images:
-    """pixels: uint8 [N, H, W, C] in the network's channel order; labels: int64 [N]; classes: names, or None."""
+    """pixels: uint8 [N, H, W, C] in the network's channel order; labels: int64 [N]; classes: names, or "0", "1", ..."""
 
     def __init__(self, pixels, labels, classes):
         self.pixels, self.labels, self.classes = pixels, numpy.asarray(labels, numpy.int64), classes
@@ -63,7 +63,7 @@ def from_array(pixels, shape, preprocess):
     return numpy.asarray(fit(image, shape, preprocess.get("resize", 0))).reshape(shape[1], shape[2], shape[0])
 
 
-# ---- sources: [(class name or number, pixels or a function that makes them of shape and preprocess)] ------------------
+# ---- sources: [(class, pixels or a function that makes them of shape and preprocess)] ---------------------------------
 
 
 def read_idx(path):
@@ -137,9 +137,13 @@ def file_source(path, split):
         part, place = split_of(parts)
         if part and name.lower().endswith(IMAGE_ENDINGS) and not any(p.startswith((".", "__MACOSX")) for p in parts):
             found[part].append(("/".join(parts), parts[place + 1], read))
+    # Classes of all splits, so that one that a split lacks does not shift the labels.
+    classes = sorted({label for entries in found.values() for _, label, _ in entries}, key=str.encode)
+    number = {label: i for i, label in enumerate(classes)}
     entries = found["train"] if split == "train" else found["test"] or found["val"]
     entries.sort(key=lambda entry: entry[0].encode())
-    return [(label, functools.partial(decode, os.path.join(path, name), read)) for name, label, read in entries]
+    source = [(number[label], functools.partial(decode, os.path.join(path, name), read)) for name, label, read in entries]
+    return source, classes
 
 
 def spread(labels, limit):
@@ -153,16 +157,15 @@ def spread(labels, limit):
 
 def read_images(path, split, shape, preprocess, limit=0):
     """split: "train" or "test". None when there are no test images."""
-    source = (idx_source(path, split) or cifar_source(path, split)) if os.path.isdir(path) else None
-    source = source or file_source(path, split)
+    source, classes = (idx_source(path, split) or cifar_source(path, split)) if os.path.isdir(path) else None, None
+    if not source:
+        source, classes = file_source(path, split)
     if not source:
         if split == "test":
             return None
         raise ValueError(f"{path}: no images to train on: expected train/CLASS/IMAGE, IDX files or CIFAR-10 batches")
-    numbered = isinstance(source[0][0], int)
-    classes = None if numbered else sorted({name for name, _ in source}, key=str.encode)
-    number = {name: i for i, name in enumerate(classes)} if classes else None
-    labels = [name if numbered else number[name] for name, _ in source]
+    labels = [label for label, _ in source]
+    classes = classes or [str(i) for i in range(max(labels) + 1)]
     chosen = spread(labels, limit) if limit else range(len(labels))
     pixels = numpy.empty((len(chosen), shape[1], shape[2], shape[0]), numpy.uint8)
     for k, i in enumerate(chosen):

@@ -93,6 +93,19 @@ class Batches:
         return (self.pixels[which].float() - self.mean) * self.scale, self.labels[which]
 
 
+def check_classes(options, names, images, test):
+    """Classes that are in one part of the data only are most often misspelt names."""
+    if len(names) < 2:
+        raise ValueError(f"{options.data} has one class only, training needs at least 2 classes: put the images of each into a "
+                         "folder of its own")
+    if 0 < options.limit < len(names):
+        return
+    for part, what in ((images, "to train on"), (test, "to test")):
+        missing = [names[i] for i in numpy.setdiff1d(numpy.arange(len(names)), part.labels)] if part else []
+        if missing:
+            print(f"train.py: classes without images {what}: {', '.join(missing)}", file=sys.stderr)
+
+
 class Session:
     """Everything that a run needs, ready for its next epoch."""
 
@@ -129,10 +142,9 @@ class Session:
                            "invert": options.invert == "yes"}
         images = read_images(options.data, "train", shape, self.preprocess, options.limit)
         test = None if options.no_test else read_images(options.data, "test", shape, self.preprocess, options.limit)
-        if test and test.classes != images.classes:
-            raise ValueError(f"{options.data}: training and test images have different classes")
-        classes = len(images.classes) if images.classes else int(images.labels.max()) + 1
-        self.labels = images.classes or [str(i) for i in range(classes)]
+        self.labels = max(images.classes, test.classes if test else [], key=len)
+        classes = len(self.labels)
+        check_classes(options, self.labels, images, test)
         if options.labels:
             with open(options.labels, encoding="utf-8") as file:
                 self.labels = file.read().splitlines()
