@@ -267,10 +267,10 @@ def train(session, log):
         text = f"epoch {session.epoch + 1}/{options.epochs}: loss {loss:.4f}, train {100 * right:.2f} %"
         if plain is not None:
             line["test_accuracy"] = session.result
-            text += f", test {100 * plain:.2f} %"
+            text += f", test {100 * session.result:.2f} %"
         if averaged is not None:
             line["unaveraged_test_accuracy"] = plain
-            text += f", averaged {100 * averaged:.2f} %"
+            text += f", weights in training {100 * plain:.2f} %"
         print(f"{text}, {speed:.0f} images/s", flush=True)
         if log:
             print(json.dumps(line), file=log, flush=True)
