@@ -1,7 +1,9 @@
 #include "engine/cores.h"
 
 #include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <unistd.h>
 
 /* Whole cores that the quota grants, rounded up; 0 when there is none. */
 static int quota(void) {
@@ -15,7 +17,9 @@ static int quota(void) {
 
 int hwgq_cores_available(int most) {
   cpu_set_t set;
-  int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1, granted = quota();
+  /* With more CPUs than a cpu_set_t has room for, affinity cannot be asked for this way. */
+  bool known = sched_getaffinity(0, sizeof set, &set) == 0;
+  int cores = known ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN), granted = quota();
   if (granted > 0 && granted < cores) cores = granted;
   return cores < 1 ? 1 : cores > most ? most : cores;
 }

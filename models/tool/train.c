@@ -37,9 +37,9 @@ static json_t *recipe_options(const struct session *s) {
   json_t *options = train_options_recipe(&s->options);
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
     const char *path = json_string_value(json_object_get(options, names[i]));
-    char *whole = path != NULL ? realpath(path, NULL) : NULL;
-    if (whole != NULL) json_object_set_new(options, names[i], json_string(whole));
-    free(whole);
+    char *folder = path != NULL && path[0] != '/' ? getcwd(NULL, 0) : NULL;
+    if (folder != NULL) json_object_set_new(options, names[i], json_sprintf("%s/%s", folder, path));
+    free(folder);
   }
   return options;
 }
@@ -262,7 +262,7 @@ static enum hwgq_status run(struct session *s, struct hwgq_error *error) {
         fprintf(stderr, " -o ");
         print_word(stderr, s->options.output);
       }
-      fprintf(stderr, "\n(with --export-only: writes the model as it is)\n");
+      fprintf(stderr, "\n(with --export-only%s: writes the model as it is)\n", s->options.output != NULL ? "" : " -o OUT.hwgq");
       return HWGQ_OK;
     }
   }

@@ -27,8 +27,9 @@ static json_t *facts_of(const struct session *s) {
       snprintf(options + length, sizeof options - length, "%s--%s %s", length > 0 ? " " : "", key, json_string_value(value));
   }
   json_decref(recipe);
-  const char *slash = strrchr(s->options.data, '/');
-  set_text(facts, "data", slash != NULL && slash[1] != '\0' ? slash + 1 : s->options.data);
+  int name_length;
+  const char *name = session_file_name(s->options.data, &name_length);
+  json_object_set_new(facts, "data", json_stringn(name, (size_t)name_length));
   snprintf(text, sizeof text, "%d to train on, %d to test, %d classes", s->train->count, s->test != NULL ? s->test->count : 0,
            s->train->class_count);
   set_text(facts, "images", text);

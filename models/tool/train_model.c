@@ -98,6 +98,14 @@ static void cpu_name(char *name, size_t size) {
   fclose(file);
 }
 
+const char *session_file_name(const char *path, int *length) {
+  size_t end = strlen(path), start;
+  while (end > 1 && path[end - 1] == '/') end--;
+  for (start = end; start > 0 && path[start - 1] != '/';) start--;
+  *length = (int)(end - start);
+  return path + start;
+}
+
 static char *provenance_text(const struct session *s) {
   char cpu[128];
   cpu_name(cpu, sizeof cpu);
@@ -107,8 +115,9 @@ static char *provenance_text(const struct session *s) {
                                                                                 s->options.teacher};
   for (int i = 0; i < 3; i++) {
     if (paths[i] == NULL) continue;
-    const char *slash = strrchr(paths[i], '/');
-    json_object_set_new(options, files[i], json_string(slash != NULL && slash[1] != '\0' ? slash + 1 : paths[i]));
+    int length;
+    const char *name = session_file_name(paths[i], &length);
+    json_object_set_new(options, files[i], json_stringn(name, (size_t)length));
   }
   json_object_del(options, "labels");
   json_t *p = json_pack("{s:s, s:s, s:o, s:I, s:i, s:f, s:s, s:i, s:s, s:f}", "program", "hwgq train " HWGQ_VERSION, "network",

@@ -164,7 +164,7 @@ static void describe_values(enum train_option option, char *text, size_t size) {
     snprintf(text, size, "a whole number from %.0f to %.0f", least, most);
     break;
   case SEED:
-    snprintf(text, size, "a whole number");
+    snprintf(text, size, "a whole number from 0");
     break;
   case NUMBER:
     snprintf(text, size, "a number from %g to %g", least, most);

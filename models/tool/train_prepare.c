@@ -91,9 +91,7 @@ static void count_images(const struct dataset *d, int *counts) {
 static enum hwgq_status check_classes(const struct session *s, struct hwgq_error *error) {
   const struct dataset *train = s->train, *test = s->test;
   int classes = train->class_count, limit = s->options.limit;
-  if (classes < 2)
-    return hwgq_fail(error, HWGQ_ERROR_INVALID, "%s has one class only: put the images of every class into a folder of its own",
-                     s->options.data);
+  if (classes < 2) return hwgq_fail(error, HWGQ_ERROR_INVALID, "%s has one class only: training needs two", s->options.data);
   if (limit > 0 && limit < classes) return HWGQ_OK;
   int *counts = calloc(2 * (size_t)classes, sizeof *counts);
   if (counts == NULL) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the classes");
@@ -101,8 +99,8 @@ static enum hwgq_status check_classes(const struct session *s, struct hwgq_error
   if (test != NULL) count_images(test, counts + classes);
   for (int c = 0; c < classes; c++) {
     if (counts[c] == 0)
-      fprintf(stderr, "hwgq train: class \"%s\" has no images to train on: is its name spelt differently there?\n",
-              train->class_names[c]);
+      fprintf(stderr, "hwgq train: class \"%s\" has no images to train on%s\n", train->class_names[c],
+              counts[classes + c] > 0 ? ": is its name spelt differently there?" : "");
     else if (test != NULL && counts[classes + c] == 0)
       fprintf(stderr, "hwgq train: class \"%s\" has no images to test\n", train->class_names[c]);
   }
@@ -127,7 +125,11 @@ static enum hwgq_status open_data(struct session *s, struct hwgq_shape shape, st
   struct train_options *o = &s->options;
   struct hwgq_preprocess *preprocess = &o->trainer.preprocess;
   if (o->given[TRAIN_ORDER] == NULL) preprocess->order = shape.channels == 1 ? HWGQ_GRAY : HWGQ_RGB;
-  enum hwgq_status status = dataset_open(o->data, DATASET_TRAIN, preprocess, shape, o->limit, &s->train, error);
+  struct hwgq_error reason;
+  enum hwgq_status status = dataset_open(o->data, DATASET_TRAIN, preprocess, shape, o->limit, &s->train, &reason);
+  if (status != HWGQ_OK)
+    return hwgq_fail(error, status, "%.400s%s", reason.message,
+                     o->resume != NULL ? " (NETWORK DATA beside --resume names other data)" : "");
   if (status == HWGQ_OK && !o->no_test) status = open_test(s, shape, error);
   if (status == HWGQ_OK && s->test != NULL && s->test->class_count != s->train->class_count)
     status = hwgq_fail(error, HWGQ_ERROR_INVALID, "%s has %d classes to train on and %d to test: they must be the same",
@@ -161,6 +163,11 @@ static enum hwgq_status resume(struct session *s, struct hwgq_error *error) {
                            ? json_number_value(json_object_get(recipe, "test_accuracy"))
                            : -1;
     s->train_loss = json_number_value(json_object_get(recipe, "train_loss"));
+    if (s->options.export_only) { /* of the model that this recipe makes, not of one with other means or without its average */
+      json_t *options = train_options_recipe(&s->options);
+      if (!json_equal(options, json_object_get(recipe, "options"))) s->test_accuracy = -1;
+      json_decref(options);
+    }
     json_t *history = json_object_get(recipe, "history"); /* older checkpoints have none */
     for (size_t i = 0; i < json_array_size(history); i++)
       if (json_is_object(json_array_get(history, i))) json_array_append(s->history, json_array_get(history, i));

@@ -29,6 +29,8 @@ enum hwgq_status session_prepare(struct session *session, struct hwgq_error *err
 /* Share of the test images that the engine gets right with the model that would be written now; negative without test images,
  * and, with a message on stderr, where that model cannot be run. (train_model.c) */
 double session_test(const struct session *session);
+/* The last name of a path, without slashes behind it; not zero-terminated. (train_model.c) */
+const char *session_file_name(const char *path, int *length);
 /* Writes the model to the output file and says so on stdout. (train_model.c) */
 enum hwgq_status session_write_model(const struct session *session, struct hwgq_error *error);
 

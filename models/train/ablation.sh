@@ -70,7 +70,7 @@ network=${positional[0]} data=${positional[1]} folder=${positional[2]}
 for row in $only; do
   each_row echo | grep -q "^$row " || fail "there is no row $row: --list shows all"
 done
-[ -e "$data" ] || fail "there is no $data"
+$table || [ -e "$data" ] || fail "there is no $data"
 [ -n "$hwgq" ] || hwgq=$(dirname "$0")/../../build/release/hwgq
 [ -x "$hwgq" ] || hwgq=$(command -v "$hwgq" || command -v hwgq) || fail 'no hwgq program: run make, or give --hwgq'
 mkdir -p "$folder" || exit 1

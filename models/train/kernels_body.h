@@ -16,16 +16,16 @@ static void sum_products_lanes(const float *g, const float *x, size_t pixels, in
     float each[LANES];
   } s = {0}, q = {0};
   if (width == LANES) {
-    for (size_t p = 0; p < pixels; p++, g += channels, x += channels) {
-      lanes row = *(const lanes *)g;
+    for (size_t at = 0; at < pixels * (size_t)channels; at += (size_t)channels) {
+      lanes row = *(const lanes *)(g + at);
       s.all += row;
-      q.all += row * *(const lanes *)x;
+      q.all += row * *(const lanes *)(x + at);
     }
   } else {
-    for (size_t p = 0; p < pixels; p++, g += channels, x += channels) {
+    for (size_t at = 0; at < pixels * (size_t)channels; at += (size_t)channels) {
       for (int c = 0; c < width; c++) {
-        s.each[c] += g[c];
-        q.each[c] += g[c] * x[c];
+        s.each[c] += g[at + (size_t)c];
+        q.each[c] += g[at + (size_t)c] * x[at + (size_t)c];
       }
     }
   }

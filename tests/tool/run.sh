@@ -12,6 +12,7 @@ hwgq=$PWD/$build/hwgq
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 passed=0 failed=0
+exec 3>&1 # for messages of tests whose output goes elsewhere
 
 # ok NAME COMMAND...: a test that passes when the command succeeds.
 ok() {
@@ -21,9 +22,11 @@ ok() {
     passed=$((passed + 1))
   else
     failed=$((failed + 1))
-    echo "FAILED $name: $*"
-    sed 's/^/  out: /' "$folder/out" 2>/dev/null | head -20
-    sed 's/^/  err: /' "$folder/err" 2>/dev/null | head -20
+    {
+      echo "FAILED $name: $*"
+      sed 's/^/  out: /' "$folder/out" 2>/dev/null | head -20
+      sed 's/^/  err: /' "$folder/err" 2>/dev/null | head -20
+    } >&3
   fi
 }
 # runs CODE ARGUMENT...: hwgq with these arguments ends with this code; what it prints goes to $folder/out and $folder/err.

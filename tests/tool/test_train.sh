@@ -132,6 +132,10 @@ cp -r "$few" "$folder/a folder/few"
 elsewhere() { (cd "$folder/a folder" && runs 0 train vgg-small few "${small[@]}" --epochs 1 --checkpoint "it's k"); }
 ok "a relative path" elsewhere
 ok "a relative path: what can be pasted" complains "--resume 'it'\\''s k' --export-only"
+mv "$folder/a folder/few" "$folder/a folder/moved"
+ok "a relative path: moved" runs 1 train --resume "$folder/a folder/it's k" --epochs 2
+ok "a relative path: moved, what to do" complains "(NETWORK DATA beside --resume names other data)"
+mv "$folder/a folder/moved" "$folder/a folder/few"
 ok "a relative path: from another folder" runs 0 train --resume "$folder/a folder/it's k" --epochs 2
 cp "$folder/k" "$folder/between"
 ok "another batch size between epochs" runs 0 train --resume "$folder/between" --epochs 3 --batch 3

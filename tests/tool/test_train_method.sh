@@ -58,6 +58,9 @@ ok "everything at once: one thread" trained one "${full[@]}" --threads 1
 ok "everything at once: the same weights" test "$(digest)" = "$first"
 ok "everything at once: exported again" runs 0 train --resume "$folder/full.hwgq.checkpoint" --export-only -o "$folder/again.hwgq"
 ok "everything at once: exported again, the same" cmp -s "$folder/full.hwgq" "$folder/again.hwgq"
+ok "everything at once: of another average" runs 0 train --resume "$folder/full.hwgq.checkpoint" --export-only -o "$folder/other.hwgq" --average 0
+ok "everything at once: of another average" runs 0 inspect --json "$folder/other.hwgq"
+ok "everything at once: of another average, never tested" json '.[0].provenance | has("test_accuracy") | not'
 stopped() { # the model of a stopped run is of its average, and has an accuracy only when it stopped between epochs
   runs 0 train --resume "$folder/e.hwgq.checkpoint" --export-only -o "$folder/part.hwgq" && python3 - "$folder/e.hwgq.checkpoint" >"$folder/state" <<'END' &&
 import json, struct, sys
@@ -185,6 +188,7 @@ ok "table: another recipe is refused" bash -c '! "$@"' _ models/train/ablation.s
 ok "table: a row that is not there" bash -c '! "$@" 2>/dev/null' _ models/train/ablation.sh lenet "$few" "$folder/table3" --hwgq "$hwgq" --rows "bw-sig bw-sign"
 ok "table: a row that is not there: nothing begins" test ! -e "$folder/table3"
 mkdir "$folder/empty"
-ok "table: a row that fails at once" bash -c '! "$@" >/dev/null 2>&1' _ models/train/ablation.sh lenet "$folder/empty" "$folder/table4" --hwgq "$hwgq" --rows bw-sign
+failing() { ! models/train/ablation.sh lenet "$folder/empty" "$folder/table4" --hwgq "$hwgq" --rows bw-sign --seeds 1 >"$folder/out" 2>"$folder/err"; }
+ok "table: a row that fails" failing
+ok "table: a row that fails is told" complains "bw-sign with seed 1 failed"
 ok "table: leaves nothing behind" rmdir "$folder/table4"
-ok "table: a row that fails is told" bash -c '! "$@" 2>/dev/null' _ models/train/ablation.sh lenet "$folder/nowhere" "$folder/table2" --hwgq "$hwgq" --rows bw-sign

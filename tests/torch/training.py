@@ -164,6 +164,23 @@ def options_that_do_not_go_together():
 
 
 @test
+def classes_in_a_list():
+    """Tiny ImageNet: val/images with val_annotations.txt, and test/images, which have no classes."""
+    folder = images("tiny", train={"a": 2, "bb": 2}, val={"images": 3}, test={"images": 2})
+    if not folder:
+        return
+    listed = path("tiny/val/val_annotations.txt")
+    with open(listed, "w") as file:
+        file.write("0.jpg\tbb\t0\t0\t9\t9\n1.jpg\ta\t0\t0\t9\t9\n2.jpg\tbb\t0\t0\t9\t9\n")
+    session = twin("lenet", folder, "-o", path("out"), "--epochs", "1", "--batch", "2", "--width", "0.1")
+    assert session.labels == ["a", "bb"] and session.test.labels.tolist() == [1, 0, 1], session.test.labels
+    with open(listed, "w") as file:
+        file.write("0.jpg\tbb\n")
+    message = refused("lenet", folder, "-o", path("out"))
+    assert "val_annotations.txt has no class for" in message, message
+
+
+@test
 def images_that_cannot_be_read():
     folder = images("corrupt", train={"a": 2, "bb": 2}, test={"a": 1, "bb": 1})
     if not folder:

@@ -1,5 +1,6 @@
 """Labelled images in memory, from what `hwgq train` reads: a folder or archive with train/CLASS/IMAGE and test/CLASS/IMAGE (or
-val/), a folder of MNIST or Fashion-MNIST IDX files, a folder of CIFAR-10 binary batches. Images in files need Pillow."""
+val/, also Tiny ImageNet's), a folder of MNIST or Fashion-MNIST IDX files, a folder of CIFAR-10 binary batches. Images in files
+need Pillow."""
 import functools
 import gzip
 import io
@@ -126,17 +127,34 @@ def split_of(parts):
     return None, None
 
 
+def annotations(files):
+    """Tiny ImageNet's val/images has its classes in a list: {file: class}."""
+    for name, read in files:
+        if os.path.basename(name) == "val_annotations.txt":
+            return dict(line.split("\t")[:2] for line in read().decode().splitlines() if "\t" in line)
+    return {}
+
+
 def file_source(path, split):
     found = {"train": [], "test": [], "val": []}
     try:
         files = list(named_files(path))
     except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError) as error:
         raise ValueError(f"{path}: cannot be unpacked: {error}")
+    annotated = annotations(files)
     for name, read in files:
         parts = [part for part in name.split("/") if part not in ("", ".")]
         part, place = split_of(parts)
-        if part and name.lower().endswith(IMAGE_ENDINGS) and not any(p.startswith((".", "__MACOSX")) for p in parts):
-            found[part].append(("/".join(parts), parts[place + 1], read))
+        if not part or not name.lower().endswith(IMAGE_ENDINGS) or any(p.startswith((".", "__MACOSX")) for p in parts):
+            continue
+        label = parts[place + 1]
+        if annotated and label == "images":
+            if part == "test":  # without classes
+                continue
+            if part == "val" and parts[-1] not in annotated:
+                raise ValueError(f"{path}: val_annotations.txt has no class for {name}")
+            label = annotated[parts[-1]] if part == "val" else label
+        found[part].append(("/".join(parts), label, read))
     # Classes of all splits, so that one that a split lacks does not shift the labels.
     classes = sorted({label for entries in found.values() for _, label, _ in entries}, key=str.encode)
     number = {label: i for i, label in enumerate(classes)}

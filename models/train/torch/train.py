@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 import time
 
 PACKAGES = {"numpy": "python3-numpy", "torch": "python3-torch", "PIL": "python3-pil"}
@@ -289,8 +290,8 @@ def check_writable(path):
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"cannot write {path}: it is there and no regular file")
     try:
-        open(path + ".new", "wb").close()
-        os.remove(path + ".new")
+        with tempfile.NamedTemporaryFile(dir=os.path.dirname(path) or "."):
+            pass
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror}")
 
