@@ -67,14 +67,19 @@ static struct trainer_options default_options(enum optimizer_kind kind) {
   };
 }
 
-static void open_run_of(struct run *run, const char *name, struct trainer_options options, int threads) {
+static void open_run_of_variant(struct run *run, const char *name, const struct networks_variant *variant,
+                                struct trainer_options options, int threads) {
   run->images = make_images();
   ck_assert_int_eq(pool_create(threads, &run->pool, &error), HWGQ_OK);
   enum hwgq_status status =
-      networks_build(name, (struct hwgq_shape){3, SIDE, SIDE}, CLASSES, 0.07, &two_bits, &run->network, &error);
+      networks_build_variant(name, (struct hwgq_shape){3, SIDE, SIDE}, CLASSES, 0.07, variant, &run->network, &error);
   ck_assert_msg(status == HWGQ_OK, "%s", error.message);
   status = trainer_create(&options, run->network, run->images, run->pool, &blas, &run->trainer, &error);
   ck_assert_msg(status == HWGQ_OK, "%s", error.message);
+}
+
+static void open_run_of(struct run *run, const char *name, struct trainer_options options, int threads) {
+  open_run_of_variant(run, name, &(struct networks_variant){.quantizer = &two_bits}, options, threads);
 }
 
 static void open_run(struct run *run, struct trainer_options options, int threads) {
