@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -58,23 +57,6 @@ static enum hwgq_status save_checkpoint(const struct session *s, struct hwgq_err
   enum hwgq_status status = checkpoint_write(s->trainer, recipe, s->checkpoint_path, error);
   free(recipe);
   return status;
-}
-
-/* A word of a command that can be pasted into a shell. */
-static void print_word(FILE *stream, const char *word) {
-  static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./+:,@%=";
-  if (word[0] != '\0' && word[strspn(word, plain)] == '\0') {
-    fputs(word, stream);
-    return;
-  }
-  fputc('\'', stream);
-  for (; *word != '\0'; word++) {
-    if (*word == '\'')
-      fputs("'\\''", stream);
-    else
-      fputc(*word, stream);
-  }
-  fputc('\'', stream);
 }
 
 /* ---- the epochs --------------------------------------------------------------------------------------------------------- */
@@ -171,74 +153,10 @@ static enum hwgq_status train(struct session *s, struct hwgq_error *error) {
 
 /* ---- the command -------------------------------------------------------------------------------------------------------- */
 
-/* A file that hwgq_storage_replace will write: whether one can be made beside it is tried now, not after hours. */
-static enum hwgq_status check_writable(const char *path, struct hwgq_error *error) {
-  struct stat about;
-  bool there = stat(path, &about) == 0;
-  if (there && !S_ISREG(about.st_mode))
-    return hwgq_fail(error, HWGQ_ERROR_IO, "cannot write %s: it is there and no regular file", path);
-  char *target = there ? realpath(path, NULL) : strdup(path), *probe = NULL;
-  if (target == NULL || asprintf(&probe, "%s.XXXXXX", target) < 0) {
-    free(target);
-    return hwgq_fail(error, HWGQ_ERROR_MEMORY, "out of memory");
-  }
-  int file = mkstemp(probe);
-  enum hwgq_status status = file >= 0 ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_IO, "cannot write %s: %m", path);
-  if (file >= 0) {
-    close(file);
-    unlink(probe);
-  }
-  free(probe);
-  free(target);
-  return status;
-}
-
-static enum hwgq_status check_report(const struct session *s, struct hwgq_error *error) {
-  static const char *const names[] = {REPORT_PAGE, REPORT_CURVES};
-  enum hwgq_status status = HWGQ_OK;
-  for (size_t i = 0; status == HWGQ_OK && i < sizeof names / sizeof names[0]; i++) {
-    char *path = NULL;
-    status = session_report_path(s, names[i], &path, error);
-    if (status == HWGQ_OK) status = check_writable(path, error);
-    free(path);
-  }
-  return status;
-}
-
-/* Everything that is going to be written, before the images are read. An earlier log is not touched yet. */
-static enum hwgq_status check_outputs(struct session *s, struct hwgq_error *error) {
-  const struct train_options *o = &s->options;
-  enum hwgq_status status = o->output != NULL ? check_writable(o->output, error) : HWGQ_OK;
-  if (status != HWGQ_OK || o->export_only) return status;
-  status = check_writable(s->checkpoint_path, error);
-  if (status == HWGQ_OK && o->report != NULL) status = check_report(s, error);
-  if (status != HWGQ_OK || o->log == NULL) return status;
-  s->log = fopen(o->log, "a");
-  return s->log != NULL ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_IO, "cannot write the log %s: %m", o->log);
-}
-
-/* The checkpoint of an earlier run, perhaps of hours, is not what somebody who forgets --resume means to lose. */
-static enum hwgq_status keep_checkpoint(const struct session *s, struct hwgq_error *error) {
-  char *kept = NULL;
-  if (s->options.resume != NULL || access(s->checkpoint_path, F_OK) != 0) return HWGQ_OK;
-  if (asprintf(&kept, "%s.old", s->checkpoint_path) < 0) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for a path");
-  enum hwgq_status status = HWGQ_OK;
-  if (rename(s->checkpoint_path, kept) == 0) {
-    printf("an earlier run's checkpoint has another name now: hwgq train --resume ");
-    print_word(stdout, kept);
-    printf(" would go on with it\n");
-  } else {
-    status = hwgq_fail(error, HWGQ_ERROR_IO, "%s is an earlier run's and cannot be renamed: %m; move it away, or --resume it",
-                       s->checkpoint_path);
-  }
-  free(kept);
-  return status;
-}
-
 static enum hwgq_status run(struct session *s, struct hwgq_error *error) {
-  enum hwgq_status status = check_outputs(s, error);
+  enum hwgq_status status = session_open_outputs(s, error);
   if (status == HWGQ_OK) status = session_prepare(s, error);
-  if (status == HWGQ_OK && !s->options.export_only) status = keep_checkpoint(s, error);
+  if (status == HWGQ_OK && !s->options.export_only) status = session_keep_checkpoint(s, error);
   if (status != HWGQ_OK) return status;
   if (!s->options.export_only) {
     /* EINVAL: a pipe or terminal, which has nothing old in it */
@@ -257,10 +175,10 @@ static enum hwgq_status run(struct session *s, struct hwgq_error *error) {
     status = trainer_finished(s->trainer) && s->options.report != NULL ? session_report(s, error) : train(s, error);
     if (status == HWGQ_OK && interrupted) {
       fprintf(stderr, "\nstopped; to go on: hwgq train --resume ");
-      print_word(stderr, s->checkpoint_path);
+      session_print_word(stderr, s->checkpoint_path);
       if (s->options.output != NULL) {
         fprintf(stderr, " -o ");
-        print_word(stderr, s->options.output);
+        session_print_word(stderr, s->options.output);
       }
       fprintf(stderr, "\n(with --export-only%s: writes the model as it is)\n", s->options.output != NULL ? "" : " -o OUT.hwgq");
       return HWGQ_OK;
@@ -268,7 +186,7 @@ static enum hwgq_status run(struct session *s, struct hwgq_error *error) {
   }
   if (status == HWGQ_OK && s->options.output == NULL) {
     fprintf(stderr, "no model was written: hwgq train --resume ");
-    print_word(stderr, s->checkpoint_path);
+    session_print_word(stderr, s->checkpoint_path);
     fprintf(stderr, " --export-only -o OUT.hwgq does\n");
   }
   return status == HWGQ_OK && s->options.output != NULL ? session_write_model(s, error) : status;
@@ -286,7 +204,7 @@ static void release(struct session *s) {
     dataset_destroy(s->train);
   dataset_destroy(s->test);
   blas_unload(&s->blas);
-  if (s->log != NULL) fclose(s->log);
+  session_close_outputs(s);
   json_decref(s->labels);
   json_decref(s->history);
   free(s->checkpoint_path);
@@ -302,7 +220,7 @@ static char *checkpoint_path(const struct train_options *o) {
 }
 
 int command_train(int argc, char **argv) {
-  struct session session = {.test_accuracy = -1};
+  struct session session = {.test_accuracy = -1, .lock = -1};
   struct hwgq_error error;
   enum hwgq_status status = train_options_parse(argc, argv, &session.options, &error);
   if (status != HWGQ_OK) {

@@ -21,7 +21,17 @@ struct session {
   double train_loss;
   json_t *history; /* the log's objects, of all epochs */
   FILE *log;
+  int lock; /* of the checkpoint: open file, or -1 */
 };
+
+/* Tries everything that is going to be written, opens the log, of which nothing is lost yet, and locks the checkpoint against
+ * another run. To be called before the images are read. (train_outputs.c) */
+enum hwgq_status session_open_outputs(struct session *session, struct hwgq_error *error);
+/* Gives an earlier run's checkpoint another name, and says so: forgetting --resume must not cost hours. (train_outputs.c) */
+enum hwgq_status session_keep_checkpoint(const struct session *session, struct hwgq_error *error);
+void session_close_outputs(struct session *session);
+/* A word of a command, so that it can be pasted into a shell. (train_outputs.c) */
+void session_print_word(FILE *stream, const char *word);
 
 /* Data, network, trainer, teacher and what to begin with or to go on from, as the options say (train_prepare.c). */
 enum hwgq_status session_prepare(struct session *session, struct hwgq_error *error);

@@ -84,7 +84,8 @@ static const char usage_images[] =
 static const char usage_running[] =
     "Running\n"
     "  -o, --output FILE    the model to write (default with --resume OUT.checkpoint: OUT)\n"
-    "  --checkpoint FILE    written after every epoch and when interrupted (default: OUTPUT.checkpoint)\n"
+    "  --checkpoint FILE    written after every epoch and when interrupted (default: OUTPUT.checkpoint); FILE.lock beside it\n"
+    "                       keeps a second run out\n"
     "  --resume FILE        continue from a checkpoint, with its recipe; options given beside it change the recipe (--batch\n"
     "                       only between epochs)\n"
     "  --export-only        with --resume: write the model of the checkpoint, train nothing, need no data\n"

@@ -89,6 +89,18 @@ ok "begun again" runs 0 train "${long[@]}" -o "$folder/e.hwgq" --epochs 1 --limi
 ok "begun again: the earlier checkpoint is kept" cmp -s "$folder/earlier" "$folder/e.hwgq.checkpoint.old"
 ok "begun again: and told" grep -qF "hwgq train --resume $folder/e.hwgq.checkpoint.old" "$folder/out"
 
+# Two runs would take turns in replacing one checkpoint.
+other_run() { # ARGUMENT...: while the lock of a run that has not ended is held
+  flock "$folder/e.hwgq.checkpoint.lock" "$hwgq" train "$@" >"$folder/out" 2>"$folder/err"
+  [ $? -eq 1 ] && complains "another hwgq train is writing $folder/e.hwgq.checkpoint"
+}
+cp "$folder/e.hwgq.checkpoint" "$folder/earlier"
+ok "another run: refused" other_run "${long[@]}" -o "$folder/e.hwgq"
+ok "another run: resuming is refused" other_run --resume "$folder/e.hwgq.checkpoint" --epochs 99
+ok "another run: keeps its checkpoint" cmp -s "$folder/earlier" "$folder/e.hwgq.checkpoint"
+ok "another run: after one that was killed" runs 0 train --resume "$folder/e.hwgq.checkpoint" --epochs 2
+ok "another run: no lock is left" test ! -e "$folder/e.hwgq.checkpoint.lock"
+
 printf 'dog\r\ncat\n' >"$folder/names"
 ok "labels" runs 0 train vgg-small "$few" -o "$folder/f.hwgq" "${small[@]}" --epochs 1 --labels "$folder/names" --optimizer sgd --lr 0.01 \
   --bits 3 --levels free --schedule constant --no-test --zoom 0.2 --mean 120,110,100 --scale 1/128
@@ -189,6 +201,8 @@ ok "refused: output that cannot be written, before training" test ! -e "$folder/
 ok "refused: output is a folder" refused 1 "$folder" vgg-small "$few" -o "$folder" "${small[@]}" --checkpoint "$folder/x"
 cp "$folder/a.log" "$folder/kept.log"
 ok "refused: data" refused 1 nowhere lenet "$folder/nowhere" -o "$folder/x" --log "$folder/kept.log"
+ok "refused: data" refused 1 nowhere lenet "$folder/nowhere" -o "$folder/x" --report "$folder/nothing"
+ok "refused: no empty report is left" test ! -e "$folder/nothing"
 ok "refused: the earlier log is kept" cmp -s "$folder/a.log" "$folder/kept.log"
 ok "refused: another batch size within an epoch" refused 1 "within epoch 3" --resume "$folder/within" --batch 3
 # The labels as they lie in the file, JSON within JSON, replaced by others of the same length.
