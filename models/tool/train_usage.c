@@ -24,7 +24,8 @@ static const char usage_network[] =
     "                       signs have the hard tanh's\n"
     "  --affine yes|no      a scale and an offset to be learned before every activation (default no)\n"
     "  --input CxHxW        size of the network's input (default: the network's usual one)\n"
-    "  --initial FILE       begin with the weights of a model or checkpoint of this network, float or quantized\n"
+    "  --initial FILE       begin with the weights of a model or checkpoint of this network, float or quantized, perhaps with\n"
+    "                       another --input (convolutions have the same weights for images of every size)\n"
     "  --initializer KIND   or with random ones: uniform within 1/sqrt(inputs), or msra (Gaussian) (default uniform)\n";
 
 static const char usage_how[] =

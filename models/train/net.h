@@ -123,10 +123,10 @@ void net_score(const struct net *net, const int *labels, int count, double *loss
  * random, another one for each batch. */
 void net_backward(struct net *net, const int *labels, const float *teacher, int count, uint64_t seed);
 
-/* Takes the parameters of layers of the same name from a network, whose shapes are inferred. Every layer must be there in the
- * same shape, but for scales, and for the classifier (the last layer with weights), which then stay as they are. *taken: layers
- * that were found. Latent weights may lie beyond their bounds afterwards, as those of channels whose alpha is above 1: before
- * the net is trained, net_clamp_latent. */
+/* Takes the parameters of layers of the same name from a network, whose shapes are inferred; its images may be of another size.
+ * Every layer must be there with parameters of the same shapes, but for scales, and for the classifier (the last layer with
+ * weights), which then stay as they are. *taken: layers that were found. Latent weights may lie beyond their bounds afterwards,
+ * as those of channels whose alpha is above 1: before the net is trained, net_clamp_latent. */
 enum hwgq_status net_import(struct net *net, const struct hwgq_network *network, int *taken, struct hwgq_error *error);
 /* Latent weights into [-1, 1], where training keeps them; returns how many were not. */
 int64_t net_clamp_latent(struct net *net);

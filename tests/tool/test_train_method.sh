@@ -83,6 +83,13 @@ ok "provenance: files by their names" names_are "$folder/full.hwgq"
 ok "provenance: no folders" no_folders "$folder/full.hwgq"
 ok "begins with a checkpoint" trained staged --initial "$folder/full.hwgq.checkpoint" --average-epochs 1
 ok "begins with a checkpoint: said" prints "begins with 7 layers of "
+ok "smaller images first" runs 0 train resnet-18-small "$few" --input 3x24x24 --width 0.04 --batch 5 --threads 2 --epochs 1 -o "$folder/small.hwgq"
+for beginning in small.hwgq small.hwgq.checkpoint; do
+  ok "smaller images first: then others" runs 0 train resnet-18-small "$few" --width 0.04 --batch 5 --threads 2 --epochs 1 -o "$folder/large.hwgq" --initial "$folder/$beginning"
+  ok "smaller images first: every layer is taken" prints "begins with 59 layers of "
+done
+ok "smaller images first: a linear classifier begins anew" runs 0 train vgg-small "$few" "${small[@]}" --input 3x24x24 --epochs 1 -o "$folder/small.hwgq" --initial "$folder/a.hwgq"
+ok "smaller images first: a linear classifier begins anew" prints "begins with 12 layers of "
 
 ok "preset" trained preset --preset paper-cifar --epochs 1 --batch 4
 ok "preset: its options, and what changes them" jq -se '.[-1].epoch == 1 and (.[-1].lr < 0.01)' "$folder/preset.log" >/dev/null
