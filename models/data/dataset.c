@@ -72,6 +72,33 @@ enum hwgq_status dataset_decode(const struct dataset_request *request, const cha
   return hwgq_fail(error, status, "'%s': %s", where, reason.message);
 }
 
+enum hwgq_status dataset_note(struct dataset_damage *damage, const char *name, enum hwgq_status status,
+                              const struct hwgq_error *reason) {
+  if (status == HWGQ_OK || status == HWGQ_ERROR_MEMORY) return status;
+  if (++damage->count == 1) {
+    damage->status = status;
+    if (reason != NULL) damage->first = *reason;
+    return HWGQ_OK;
+  }
+  size_t used = strlen(damage->more), room = sizeof damage->more - used;
+  int length = snprintf(damage->more + used, room, "%s'%s'", used > 0 ? ", " : "", name);
+  if (length < 0 || (size_t)length >= room)
+    damage->more[used] = '\0';
+  else
+    damage->named++;
+  return HWGQ_OK;
+}
+
+enum hwgq_status dataset_damage_status(const struct dataset_damage *damage, struct hwgq_error *error) {
+  const int others = damage->count - 1, unnamed = others - damage->named;
+  if (damage->count == 0) return HWGQ_OK;
+  if (others == 0) return hwgq_fail(error, damage->status, "%s", damage->first.message);
+  char rest[40] = "";
+  if (unnamed > 0) snprintf(rest, sizeof rest, "%s%d more", damage->named > 0 ? " and " : "", unnamed);
+  return hwgq_fail(error, damage->status, "%.240s; neither can %d %s be read: %s%s", damage->first.message, others,
+                   others == 1 ? "other image" : "other images", damage->more, rest);
+}
+
 long dataset_spread(const int *labels, size_t count, int class_count, int limit, bool *keep) {
   if (limit <= 0 || (size_t)limit >= count) {
     memset(keep, 1, count * sizeof *keep);

@@ -31,6 +31,7 @@ struct reader {
   size_t length, capacity;
   uint8_t *pixels; /* [slots] images in the order of the archive */
   size_t slots;    /* capacity of `pixels` */
+  struct dataset_damage damage;
 };
 
 /* Reads the current entry's bytes and puts a zero behind them. The size that the header states is not trusted. */
@@ -78,7 +79,8 @@ static enum hwgq_status read_image(struct reader *reader, const char *path, stru
   if (status) return status;
   uint8_t *pixels = reader->pixels + (reader->index.count - 1) * dataset_image_bytes(reader->request);
   snprintf(where, sizeof where, "%.200s' in '%.200s", path, reader->request->path);
-  return dataset_decode(reader->request, where, reader->bytes, reader->length, pixels, error);
+  status = dataset_decode(reader->request, where, reader->bytes, reader->length, pixels, error);
+  return dataset_note(&reader->damage, path, status, error);
 }
 
 static enum hwgq_status take_entry(struct reader *reader, struct archive_entry *entry, struct hwgq_error *error) {
@@ -152,6 +154,7 @@ enum hwgq_status dataset_open_archive(const struct dataset_request *request, str
     status = archive_fail(reader.archive, request->path, NULL, error);
   }
   if (!status) status = read_entries(&reader, error);
+  if (!status) status = dataset_damage_status(&reader.damage, error);
   if (!status) status = dataset_index_choose(&reader.index, request, &made, error);
   if (!status) status = order_pixels(&reader, made, error);
   archive_read_free(reader.archive);

@@ -116,6 +116,7 @@ static enum hwgq_status read_image(const struct dataset_request *request, const 
 enum hwgq_status dataset_open_folder(const struct dataset_request *request, struct dataset **dataset,
                                      struct hwgq_error *error) {
   struct dataset_index index = {0};
+  struct dataset_damage damage = {0};
   struct dataset *made = NULL;
   enum hwgq_status status = add_folder(&index, request, "", 0, error);
   if (!status) status = dataset_index_choose(&index, request, &made, error);
@@ -123,8 +124,11 @@ enum hwgq_status dataset_open_folder(const struct dataset_request *request, stru
     size_t image = dataset_image_bytes(request);
     made->pixels = malloc(index.count * image + 1);
     if (!made->pixels) status = hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the pixels of '%s'", request->path);
-    for (size_t i = 0; i < index.count && !status; i++)
+    for (size_t i = 0; i < index.count && !status; i++) {
       status = read_image(request, index.entries[i].path, made->pixels + i * image, error);
+      status = dataset_note(&damage, index.entries[i].path, status, error);
+    }
+    if (!status) status = dataset_damage_status(&damage, error);
   }
   dataset_index_release(&index);
   if (status) {

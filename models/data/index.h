@@ -71,6 +71,19 @@ enum hwgq_status dataset_check_memory(const struct dataset_request *request, siz
 /* Decodes and preprocesses one image file. `where` names it in messages. */
 enum hwgq_status dataset_decode(const struct dataset_request *request, const char *where, const uint8_t *bytes, size_t length,
                                 uint8_t *pixels, struct hwgq_error *error);
+/* Images that cannot be read. All are looked for, so that whoever mends them sees them at once. */
+struct dataset_damage {
+  int count;
+  enum hwgq_status status;
+  struct hwgq_error first; /* the message of the first */
+  char more[200];          /* names of others, as many as fit */
+  int named;               /* there */
+};
+/* Notes the status of an image, with its message, and gives what is to be done: HWGQ_OK, go on; else, without memory, stop. */
+enum hwgq_status dataset_note(struct dataset_damage *damage, const char *name, enum hwgq_status status,
+                              const struct hwgq_error *reason);
+/* HWGQ_OK where all could be read, else the message of the first one and the names of more. */
+enum hwgq_status dataset_damage_status(const struct dataset_damage *damage, struct hwgq_error *error);
 /* Sets keep[i] for the `limit` images that come first when every class gives one in turn; for all when limit is 0. Returns how
  * many, or -1 without memory. */
 long dataset_spread(const int *labels, size_t count, int class_count, int limit, bool *keep);

@@ -334,6 +334,33 @@ START_TEST(wrong_folders_and_files_are_named) {
 }
 END_TEST
 
+/* Whoever mends images sees them all at once, as far as a message can name them. */
+START_TEST(all_damaged_images_are_named) {
+  enum { IMAGES = 40 };
+  struct item items[IMAGES];
+  char names[IMAGES][32];
+  for (int i = 0; i < IMAGES; i++) {
+    snprintf(names[i], sizeof names[i], "cat/%02d.jpg", i);
+    items[i] = (struct item){names[i], i % 10 == 3 ? "truncated" : "one"};
+  }
+  char *sources[] = {directory, NULL};
+  write_items(items, IMAGES);
+  sources[1] = write_archive("a.zip", true, items, IMAGES);
+  for (int i = 0; i < 2; i++) {
+    expect_failure(sources[i], DATASET_TRAIN, HWGQ_ERROR_FORMAT, "cat/03.jpg");
+    ck_assert_ptr_nonnull(
+        strstr(error.message, "; neither can 3 other images be read: 'cat/13.jpg', 'cat/23.jpg', 'cat/33.jpg'"));
+  }
+  unlink(sources[1]);
+  free(sources[1]);
+  for (int i = 0; i < IMAGES; i++) items[i].picture = "truncated";
+  write_items(items, IMAGES);
+  expect_failure(directory, DATASET_TRAIN, HWGQ_ERROR_FORMAT, "cat/00.jpg");
+  ck_assert_ptr_nonnull(strstr(error.message, "; neither can 39 other images be read: 'cat/01.jpg', "));
+  ck_assert_ptr_nonnull(strstr(error.message, " more"));
+}
+END_TEST
+
 START_TEST(missing_split_is_named) {
   static const struct item items[] = {{"train/cat/a.jpg", "one"}};
   write_items(items, 1);
@@ -559,6 +586,7 @@ int main(void) {
   tcase_add_test(images, classes_of_all_splits_are_numbered);
   tcase_add_test(images, limit_is_spread_over_the_classes);
   tcase_add_test(images, wrong_folders_and_files_are_named);
+  tcase_add_test(images, all_damaged_images_are_named);
   tcase_add_test(images, missing_split_is_named);
   tcase_add_test(images, paths_that_leave_the_archive_are_refused);
   tcase_add_loop_test(images, damaged_archives_are_refused, 0, 4);
