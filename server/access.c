@@ -2,6 +2,7 @@
 
 #include "server/auth.h"
 #include "server/clock.h"
+#include "server/framing.h"
 #include "server/routes.h"
 
 #include <stdlib.h>
@@ -36,10 +37,18 @@ static const char *presented_key(const struct request *request) {
   return authorization + strspn(authorization, " ");
 }
 
-static enum MHD_Result keep_last(void *closure, enum MHD_ValueKind kind, const char *name, const char *value) {
-  const char **last = closure;
+/* The lines of X-Forwarded-For, which are one list (RFC 9110, 5.3). */
+struct forwarded {
+  const char *lines[FRAMING_MAX_FIELDS];
+  int count;
+};
+
+static enum MHD_Result keep_forwarded(void *closure, enum MHD_ValueKind kind, const char *name, const char *value) {
+  struct forwarded *forwarded = closure;
   (void)kind;
-  if (strcasecmp(name, "X-Forwarded-For") == 0 && value) *last = value;
+  if (strcasecmp(name, "X-Forwarded-For") == 0 && value && forwarded->count < FRAMING_MAX_FIELDS) {
+    forwarded->lines[forwarded->count++] = value;
+  }
   return MHD_YES;
 }
 
@@ -49,9 +58,11 @@ static uint64_t client_by_address(struct request *request) {
   struct limits_address address;
   limits_address_of(info ? info->client_addr : NULL, &address);
   if (server->trusted_proxies.count) {
-    const char *header = NULL; /* a proxy that adds a header of its own adds it after the client's */
-    MHD_get_connection_values(request->connection, MHD_HEADER_KIND, keep_last, &header);
-    limits_address_forwarded(&server->trusted_proxies, header, &address);
+    struct forwarded forwarded = {.count = 0}; /* a proxy that adds a line of its own adds it after the client's */
+    MHD_get_connection_values(request->connection, MHD_HEADER_KIND, keep_forwarded, &forwarded);
+    while (forwarded.count &&
+           limits_address_forwarded(&server->trusted_proxies, forwarded.lines[forwarded.count - 1], &address))
+      forwarded.count--;
   }
   return limits_address_number(&address, server->request_seed);
 }

@@ -59,7 +59,7 @@ const struct config_key config_key_table[] = {
      "PEM file with the certificate and its chain: HTTPS instead of HTTP"},
     {"tls_key", CONFIG_PATH, FIELD(tls_key), 0, 0, 0, NULL, "PEM file with the certificate's private key"},
     {"client_requests_per_minute", CONFIG_INTEGER, FIELD(client_requests_per_minute), 0, 0, 100000000, NULL,
-     "of one key, or of one address without a key; more get 429; 0: no limit"},
+     "POST and PUT requests of one key, or of one address without a key; more get 429; 0: no limit"},
     {"client_burst", CONFIG_INTEGER, FIELD(client_burst), 0, 0, 1000000, NULL,
      "requests that a client may send at once within its rate; 0: what one second brings"},
     {"client_concurrency", CONFIG_INTEGER, FIELD(client_concurrency), 0, 0, 1000000, NULL,

@@ -326,8 +326,10 @@ static void reload(struct daemon *daemon, int argc, char *const *argv) {
   struct text differences = {0};
   notify_send(&server->notify, "RELOADING=1\nMONOTONIC_USEC=%llu\nSTATUS=reloading", (unsigned long long)(clock_now() / 1000));
   enum hwgq_status status = config_load(argc, argv, &config, &command, &error);
+  bool keys = auth_enabled(server->auth);
   /* First, and whatever becomes of the rest: a key that was revoked must not work any longer. */
   security_reload(server, status ? NULL : &config);
+  if (keys && !auth_enabled(server->auth)) security_warn(server, http_is_loopback(daemon->fd));
   if (!status) status = registry_configure(server->registry, &config, true, &server->log, &error);
   log_hidden(server, &config);
   if (status) {

@@ -99,7 +99,7 @@ bool limits_networks_contain(const struct limits_networks *networks, const struc
   return false;
 }
 
-void limits_address_forwarded(const struct limits_networks *trusted, const char *header, struct limits_address *address) {
+bool limits_address_forwarded(const struct limits_networks *trusted, const char *header, struct limits_address *address) {
   size_t end = header ? strlen(header) : 0;
   while (end && limits_networks_contain(trusted, address)) {
     size_t start = end;
@@ -107,10 +107,11 @@ void limits_address_forwarded(const struct limits_networks *trusted, const char 
     const char *item = header + start;
     size_t length = trim(&item, end - start);
     struct limits_address before;
-    if (!limits_address_parse(item, length, &before)) return;
+    if (!limits_address_parse(item, length, &before)) return false;
     *address = before;
     end = start ? start - 1 : 0;
   }
+  return true;
 }
 
 uint64_t limits_address_number(const struct limits_address *address, uint64_t seed) {

@@ -28,8 +28,9 @@ bool limits_address_parse(const char *text, size_t length, struct limits_address
 /* An address that is neither IPv4 nor IPv6 becomes ::. */
 void limits_address_of(const struct sockaddr *socket_address, struct limits_address *address);
 /* Replaces the address of a trusted proxy by what its X-Forwarded-For says: the last address that is not itself a trusted
- * proxy. Everything before it was written by the client and is not believed. `header` may be NULL. */
-void limits_address_forwarded(const struct limits_networks *trusted, const char *header, struct limits_address *address);
+ * proxy. Everything before it was written by the client and is not believed. `header` may be NULL. Of several such headers the
+ * last comes first, and the one before it as long as this returns true: whether every word was understood. */
+bool limits_address_forwarded(const struct limits_networks *trusted, const char *header, struct limits_address *address);
 /* A number for the client. An IPv6 client has a network of 64 bits: its addresses there get the same. */
 uint64_t limits_address_number(const struct limits_address *address, uint64_t seed);
 

@@ -164,7 +164,8 @@ enum hwgq_status multipart_parse(const uint8_t *body, size_t length, const char 
       return hwgq_fail(error, HWGQ_ERROR_FORMAT, "a multipart boundary is not followed by a line end");
     }
     if (last) break;
-    if (used == capacity) return hwgq_fail(error, HWGQ_ERROR_LIMIT, "the multipart body has more than %d parts", capacity);
+    if (used == capacity)
+      return hwgq_fail(error, HWGQ_ERROR_LIMIT, "the form has more than %d fields: send several requests", capacity);
     struct multipart_part *part = &parts[used];
     enum hwgq_status status = read_headers(&at, end, part, error);
     if (status) return status;

@@ -220,7 +220,8 @@ struct request *request_create(struct server *server, struct MHD_Connection *con
     return NULL;
   }
   trace_hex(request->id, random_number(server));
-  request->reply.v2 = strncmp(uri, "/v2", 3) == 0 && (uri[3] == 0 || strchr("/?", uri[3]));
+  const char *asked = without_host(uri);
+  request->reply.v2 = strncmp(asked, "/v2", 3) == 0 && (asked[3] == 0 || strchr("/?", asked[3]));
   request->uri_length = strlen(uri);
   for (const char *c = uri; *c; c++) request->bad_uri |= (unsigned char)*c <= 0x20 || *c == 0x7f;
   size_t length = strcspn(uri, "?");

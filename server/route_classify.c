@@ -150,7 +150,11 @@ static bool open_form(struct request *request, const char *type) {
   if (!status) {
     status = multipart_parse(request->body, request->body_length, boundary, request->parts, capacity, &count, &error);
   }
-  if (status == HWGQ_ERROR_LIMIT) return too_many_images(request);
+  if (status == HWGQ_ERROR_LIMIT) { /* too many images, or other fields */
+    if (collect_images(request, capacity))
+      reply_error(&request->reply, 413, "too_many_parts", request->id, "%s.", error.message);
+    return false;
+  }
   if (status) {
     reply_error(&request->reply, 400, "bad_multipart", request->id, "%s.", error.message);
     return false;

@@ -55,6 +55,7 @@ struct job {
   struct classify_scratch *scratch;
   float *scores; /* batch rows */
   float *values; /* FP32: one input */
+  int refusal;   /* the status of what went wrong, where `enum hwgq_status` does not tell it; 0: it does */
   /* Images that several workers run at once */
   struct request *request;
   _Atomic uint64_t pixels, decode_ns; /* that they took of max_pixels and max_decode_ms */
@@ -66,11 +67,13 @@ struct job {
 };
 
 /* What depends on network and configuration. */
-static enum hwgq_status check_input(const struct request *request, const struct v2_input *input, struct hwgq_error *error) {
+static enum hwgq_status check_input(const struct request *request, struct job *job, struct hwgq_error *error) {
+  const struct v2_input *input = &job->parsed.input;
   const struct classifier *classifier = request->model->classifier;
   struct hwgq_shape wanted = classifier->input;
   long long allowed = (long long)request->server->config->max_images;
   if (input->batch > allowed) {
+    job->refusal = 413;
     return hwgq_fail(error, HWGQ_ERROR_FORMAT, "one request may have %lld images: send several, or raise max_images", allowed);
   }
   if (input->datatype == V2_FP32 &&
@@ -265,7 +268,7 @@ static enum hwgq_status prepare(struct request *request, struct job *job, struct
   size_t json_length;
   if (!json_length_of(request, &json_length)) return HWGQ_ERROR_FORMAT; /* was checked when the body was complete */
   enum hwgq_status status = v2_parse(request->body, request->body_length, json_length, &job->parsed, error);
-  if (!status) status = check_input(request, &job->parsed.input, error);
+  if (!status) status = check_input(request, job, error);
   if (!status) status = v2_reader_init(&job->reader, &job->parsed.input, error);
   if (!status) status = allocate(request, job, error);
   return status;
@@ -284,8 +287,10 @@ static void write_reply(struct request *request, const struct job *job) {
   reply->content_type = reply->header_length ? "application/octet-stream" : REPLY_JSON;
 }
 
-static void write_failure(struct request *request, enum hwgq_status status, const struct hwgq_error *error) {
-  int code = status == HWGQ_ERROR_FORMAT        ? 400
+static void write_failure(struct request *request, const struct job *job, enum hwgq_status status,
+                          const struct hwgq_error *error) {
+  int code = job->refusal                       ? job->refusal
+             : status == HWGQ_ERROR_FORMAT      ? 400
              : status == HWGQ_ERROR_UNSUPPORTED ? 415
              : status == HWGQ_ERROR_MEMORY      ? 503
                                                 : 422;
@@ -303,7 +308,7 @@ static void run(struct request *request, struct classify_scratch *scratch) {
   if (!there) {
     request->gone = true;
   } else if (status) {
-    write_failure(request, status, &error);
+    write_failure(request, &job, status, &error);
   } else {
     write_reply(request, &job);
   }

@@ -45,7 +45,9 @@ def client_errors():
         frame = JPEG.index(b"\xff\xc0")
         wide[frame + 5:frame + 9] = b"\xff\xff\xff\xff"
         error("65535 x 65535 pixels", daemon.post("/classify", bytes(wide)), 422, "image_too_large")
-        error("too many images", daemon.form("/classify", [("image", JPEG)] * 5), 413, "too_many_images")
+        for fields in ([("image", JPEG)] * 5, [("image", JPEG)] * 30, [("x", b"x")] * 9 + [("image", JPEG)] * 30):
+            error("too many images", daemon.form("/classify", fields), 413, "too_many_images")
+        error("too many other fields", daemon.form("/classify", [("image", JPEG)] + [("x", b"x")] * 20), 413, "too_many_parts")
         check("as many images as allowed", len(daemon.form("/classify", [("image", JPEG)] * 4).json["results"]) == 4)
     with Daemon(BUILD, FOLDER, *BOTH, "--max-decode-bytes", "4194304") as daemon:
         files = ["rgb.png", "truncated.jpg", "lossy-alpha.webp", "gray.jpg", "frames.webp"]

@@ -1,4 +1,5 @@
 """Keys, certificates, limits and turns: suite_security.py BUILD_DIR FIXTURES (see run.sh)."""
+import email.message
 import itertools
 import json
 import os
@@ -446,6 +447,16 @@ def rates():
         check("what a client writes itself is not believed",
               [by("198.51.100.%d, 203.0.113.7" % i) for i in range(4)] == [200, 200, 200, 429])
         check("a chain of proxies", [by("203.0.113.8, 10.1.2.%d" % i) for i in range(4)] == [200, 200, 200, 429])
+        def by_lines(*lines):
+            headers = email.message.Message()  # one line each, even of the same name
+            for line in lines:
+                headers["X-Forwarded-For"] = line
+            headers["Content-Type"] = "image/jpeg"
+            return daemon.request("POST", "/classify", JPEG, headers).status
+        check("proxies that add lines of their own",
+              [by_lines("198.51.100.%d, 203.0.113.9" % i, "10.1.2.%d" % i, "10.1.3.1") for i in range(4)] == [200, 200, 200, 429])
+        check("... which clients may have written, too",
+              [by_lines("198.51.100.%d" % i, "203.0.113.10", "10.1.2.1") for i in range(4)] == [200, 200, 200, 429])
         check("one IPv6 network is one client", [by("2001:db8::%d" % i) for i in range(4)] == [200, 200, 200, 429])
         check("nonsense counts as the proxy", [by("nobody") for i in range(4)] == [200, 200, 200, 429])
     with Daemon(BUILD, FOLDER, *slowly, "--client-burst", "3") as daemon:

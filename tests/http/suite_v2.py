@@ -301,7 +301,6 @@ def bad_requests():
                 ("shape [1,2]", [dict(one, shape=[1, 2])], "shape of BYTES"), ("five dimensions", [dict(one, shape=[1] * 5)], "more than 4"),
                 ("shape too large", [dict(one, shape=[1 << 40])], "dimension"), ("shape \"1\"", [dict(one, shape="1")], "array was"),
                 ("too few", [dict(one, shape=[2])], "comma or ]|fewer"), ("too many", [dict(one, data=one["data"] * 2)], "more elements"),
-                ("too many images", [dict(one, shape=[5], data=one["data"] * 5)], "may have 4 images"),
                 ("data as a string", [dict(one, data="x")], "must be an array"), ("a number as an image", [dict(one, data=[5])], "string was"),
                 ("no base64", [dict(one, data=["*"])], "base64"), ("base64 of a bad length", [dict(one, data=["abcde"])], "base64"),
                 ("padding inside", [dict(one, data=["ab==cdef"])], "base64"), ("bits over", [dict(one, data=["ab"])], "base64"),
@@ -329,6 +328,7 @@ def bad_requests():
         refused("pixels of a raw image", ask(daemon, {"inputs": [tensor("UINT8", [200, 101, 1], [1] * 20200)]}), 422, "max_pixels")
         refused("no body", daemon.request("POST", INFER), 400, "no body")
         refused("a compressed body", daemon.post(INFER, b"x", headers={"Content-Encoding": "gzip"}), 415, "Content-Encoding")
+        refused("too many images", ask(daemon, {"inputs": [dict(one, shape=[5], data=one["data"] * 5)]}), 413, "may have 4 images")
         refused("a large body", daemon.post(INFER, b"x" * 400001), 413, "larger than 400000")
         refused("a large body, chunked", daemon.request("POST", INFER, iter([b"x" * 50000] * 10)), 413, "larger than 400000")
         check("and it still works", daemon.post(INFER, good.encode()).status == 200)
