@@ -151,6 +151,21 @@ static enum hwgq_status train(struct session *s, struct hwgq_error *error) {
   return HWGQ_OK;
 }
 
+/* A run that was complete is not trained, but may want a report. With other options it makes another model, which is measured
+ * and tested as at the end of the last epoch. */
+static enum hwgq_status finish(struct session *s, struct hwgq_error *error) {
+  struct trainer *t = s->trainer;
+  printf("the run is complete, of %d epochs: more than that as --epochs would train on\n", t->epoch);
+  if (s->changed) {
+    const int back = t->step == 0; /* not where --epochs is now below the epoch that the run stands in */
+    t->epoch -= back;
+    test(s);
+    t->epoch += back;
+    if (s->test_accuracy >= 0) printf("tested once more, with the options that changed: %.2f %%\n", 100 * s->test_accuracy);
+  }
+  return s->options.report != NULL ? session_report(s, error) : HWGQ_OK;
+}
+
 /* ---- the command -------------------------------------------------------------------------------------------------------- */
 
 static enum hwgq_status run(struct session *s, struct hwgq_error *error) {
@@ -169,10 +184,7 @@ static enum hwgq_status run(struct session *s, struct hwgq_error *error) {
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    /* A run that was complete is not trained, but may want a report. */
-    if (trainer_finished(s->trainer))
-      printf("the run is complete, of %d epochs: more than that as --epochs would train on\n", s->trainer->epoch);
-    status = trainer_finished(s->trainer) && s->options.report != NULL ? session_report(s, error) : train(s, error);
+    status = trainer_finished(s->trainer) ? finish(s, error) : train(s, error);
     if (status == HWGQ_OK && interrupted) {
       fprintf(stderr, "\nstopped; to go on: hwgq train --resume ");
       session_print_word(stderr, s->checkpoint_path);

@@ -152,6 +152,17 @@ static enum hwgq_status take_labels(struct session *s, json_t *labels, struct hw
   return HWGQ_OK;
 }
 
+/* Whether the options are those of a checkpoint's recipe, but for the names of classes. */
+static bool same_model(const struct session *s, const json_t *recipe) {
+  json_t *now = train_options_recipe(&s->options), *then = json_copy((json_t *)recipe);
+  json_object_del(now, "labels");
+  json_object_del(then, "labels");
+  bool same = json_equal(now, then);
+  json_decref(now);
+  json_decref(then);
+  return same;
+}
+
 static enum hwgq_status resume(struct session *s, struct hwgq_error *error) {
   struct checkpoint *checkpoint = NULL;
   enum hwgq_status status = checkpoint_read(s->options.resume, &checkpoint, error);
@@ -163,11 +174,9 @@ static enum hwgq_status resume(struct session *s, struct hwgq_error *error) {
                            ? json_number_value(json_object_get(recipe, "test_accuracy"))
                            : -1;
     s->train_loss = json_number_value(json_object_get(recipe, "train_loss"));
-    if (s->options.export_only) { /* of the model that this recipe makes, not of one with other means or without its average */
-      json_t *options = train_options_recipe(&s->options);
-      if (!json_equal(options, json_object_get(recipe, "options"))) s->test_accuracy = -1;
-      json_decref(options);
-    }
+    /* of the model that this recipe makes, not of one with other means or without its average */
+    s->changed = !same_model(s, json_object_get(recipe, "options"));
+    if (s->changed) s->test_accuracy = -1;
     json_t *history = json_object_get(recipe, "history"); /* older checkpoints have none */
     for (size_t i = 0; i < json_array_size(history); i++)
       if (json_is_object(json_array_get(history, i))) json_array_append(s->history, json_array_get(history, i));

@@ -18,6 +18,7 @@ struct session {
   struct teacher *teacher;
   json_t *labels;       /* array of texts */
   double test_accuracy; /* session_test after the last epoch; negative: unknown */
+  bool changed;         /* options of a resumed run are not the checkpoint's, and may make another model */
   double train_loss;
   json_t *history; /* the log's objects, of all epochs */
   FILE *log;

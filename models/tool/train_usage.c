@@ -88,7 +88,7 @@ static const char usage_running[] =
     "  --checkpoint FILE    written after every epoch and when interrupted (default: OUTPUT.checkpoint); FILE.lock beside it\n"
     "                       keeps a second run out\n"
     "  --resume FILE        continue from a checkpoint, with its recipe; options given beside it change the recipe (--batch\n"
-    "                       only between epochs)\n"
+    "                       only between epochs); the model of a complete run is then tested once more\n"
     "  --export-only        with --resume: write the model of the checkpoint, train nothing, need no data\n"
     "  --log FILE           one JSON object a line after every epoch; appended to with --resume\n"
     "  --report DIR         after every epoch DIR/report.html: curves, and what arrives at each activation against N(0,1);\n"
