@@ -55,12 +55,83 @@ static void unlock_checkpoint(struct session *s) {
   s->lock = -1;
 }
 
+/* ---- files that a run would lose ------------------------------------------------------------------------------------------
+ */
+
+struct named {
+  const char *what, *option, *path;
+};
+
+/* The folder of a file that is yet to be made, without links, and its name; NULL where there is no such folder. */
+static char *future_path(const char *path) {
+  const char *slash = strrchr(path, '/'), *name = slash != NULL ? slash + 1 : path;
+  char *before = slash != NULL ? strndup(path, (size_t)(name - path)) : strdup("."), *result = NULL;
+  char *folder = before != NULL ? realpath(before, NULL) : NULL;
+  if (folder != NULL && asprintf(&result, "%s/%s", folder, name) < 0) result = NULL;
+  free(folder);
+  free(before);
+  return result;
+}
+
+static bool same_file(const char *a, const char *b) {
+  struct stat about_a, about_b;
+  bool a_there = stat(a, &about_a) == 0, b_there = stat(b, &about_b) == 0;
+  if (a_there || b_there) return a_there && b_there && about_a.st_dev == about_b.st_dev && about_a.st_ino == about_b.st_ino;
+  char *future_a = future_path(a), *future_b = future_path(b);
+  bool same = future_a != NULL && future_b != NULL && strcmp(future_a, future_b) == 0;
+  free(future_a);
+  free(future_b);
+  return same;
+}
+
+/* No output may be another one or something that is read. A checkpoint that is resumed is also written. */
+static enum hwgq_status check_apart(const struct session *s, const char *lock, struct hwgq_error *error) {
+  const struct train_options *o = &s->options;
+  const struct named outputs[] = {{"model", "--output", o->output},
+                                  {"checkpoint", "--checkpoint", s->checkpoint_path},
+                                  {"log", "--log", o->log},
+                                  {"lock beside the checkpoint", "--checkpoint", lock}};
+  const struct named inputs[] = {{"checkpoint to resume", "--resume", o->resume},
+                                 {"weights to begin with", "--initial", o->initial},
+                                 {"teacher", "--teacher", o->teacher},
+                                 {"labels", "--labels", o->labels_file},
+                                 {"data", "DATA", o->data}};
+  const size_t output_count = o->export_only ? 1 : sizeof outputs / sizeof outputs[0];
+  for (size_t i = 0; i < output_count; i++) {
+    const struct named *a = &outputs[i];
+    if (a->path == NULL) continue;
+    for (size_t j = i + 1; j < output_count; j++) {
+      const struct named *b = &outputs[j];
+      if (b->path != NULL && same_file(a->path, b->path))
+        return hwgq_fail(error, HWGQ_ERROR_INVALID,
+                         "the %s %.150s and the %s %.150s would be the same file: choose another %s or %s", a->what, a->path,
+                         b->what, b->path, a->option, b->option);
+    }
+    if (a->path == s->checkpoint_path && o->resume != NULL && same_file(a->path, o->resume)) continue;
+    for (size_t j = 0; j < sizeof inputs / sizeof inputs[0]; j++) {
+      const struct named *b = &inputs[j];
+      if (b->path != NULL && access(b->path, F_OK) == 0 && same_file(a->path, b->path))
+        return hwgq_fail(error, HWGQ_ERROR_INVALID,
+                         "the %s %.150s would replace the %s (%s %.150s), which is the same file: choose another %s", a->what,
+                         a->path, b->what, b->option, b->path, a->option);
+    }
+  }
+  return HWGQ_OK;
+}
+
 /* ---- before the images are read ------------------------------------------------------------------------------------------ */
+
+static enum hwgq_status check_link(const char *path, struct hwgq_error *error) {
+  struct stat about;
+  if (stat(path, &about) == 0 || lstat(path, &about) != 0) return HWGQ_OK;
+  return hwgq_fail(error, HWGQ_ERROR_IO, "cannot write %s: it is a symbolic link to nothing; name the file itself", path);
+}
 
 /* A file that hwgq_storage_replace will write: whether one can be made beside it is tried now, not after hours. */
 static enum hwgq_status check_writable(const char *path, struct hwgq_error *error) {
   struct stat about;
   bool there = stat(path, &about) == 0;
+  if (!there && check_link(path, error) != HWGQ_OK) return HWGQ_ERROR_IO;
   if (there && !S_ISREG(about.st_mode))
     return hwgq_fail(error, HWGQ_ERROR_IO, "cannot write %s: it is there and no regular file", path);
   char *target = there ? realpath(path, NULL) : strdup(path), *probe = NULL;
@@ -96,11 +167,16 @@ static enum hwgq_status check_report(const struct session *s, struct hwgq_error 
 
 enum hwgq_status session_open_outputs(struct session *s, struct hwgq_error *error) {
   const struct train_options *o = &s->options;
-  enum hwgq_status status = o->output != NULL ? check_writable(o->output, error) : HWGQ_OK;
+  char *lock = lock_path(s);
+  if (lock == NULL) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for a path");
+  enum hwgq_status status = check_apart(s, lock, error);
+  free(lock);
+  if (status == HWGQ_OK && o->output != NULL) status = check_writable(o->output, error);
   if (status != HWGQ_OK || o->export_only) return status;
   status = check_writable(s->checkpoint_path, error);
   if (status == HWGQ_OK) status = lock_checkpoint(s, error);
   if (status == HWGQ_OK && o->report != NULL) status = check_report(s, error);
+  if (status == HWGQ_OK && o->log != NULL) status = check_link(o->log, error);
   if (status != HWGQ_OK || o->log == NULL) return status;
   s->log = fopen(o->log, "a");
   return s->log != NULL ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_IO, "cannot write the log %s: %m", o->log);

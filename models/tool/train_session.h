@@ -25,8 +25,9 @@ struct session {
   int lock; /* of the checkpoint: open file, or -1 */
 };
 
-/* Tries everything that is going to be written, opens the log, of which nothing is lost yet, and locks the checkpoint against
- * another run. To be called before the images are read. (train_outputs.c) */
+/* Refuses outputs that would replace one another or what is read, tries everything that is going to be written, opens the log,
+ * of which nothing is lost yet, and locks the checkpoint against another run. To be called before the images are read.
+ * (train_outputs.c) */
 enum hwgq_status session_open_outputs(struct session *session, struct hwgq_error *error);
 /* Gives an earlier run's checkpoint another name, and says so: forgetting --resume must not cost hours. (train_outputs.c) */
 enum hwgq_status session_keep_checkpoint(const struct session *session, struct hwgq_error *error);

@@ -27,3 +27,42 @@ ok "complete, --no-test: claims nothing" claims_nothing "$folder/r2.hwgq"
 ok "complete, nothing changed" runs 0 train --resume "$folder/r.hwgq.checkpoint" -o "$folder/r2.hwgq"
 ok "complete, nothing changed: the same file" cmp -s "$folder/r.hwgq" "$folder/r2.hwgq"
 ok "complete: the checkpoint stays" is_as_before
+
+# Outputs that would replace one another, or what is read.
+cp "$folder/r.hwgq" "$folder/te.hwgq"
+cp "$folder/complete" "$folder/r.ck"
+tar -cf "$folder/dd.tar" -C "$few" train test
+printf 'a\nb\n' >"$folder/two-names"
+mkdir "$folder/other"
+ln -s "$folder/te.hwgq" "$folder/link.hwgq"
+ln -s "$folder" "$folder/other/back"
+ln -s nowhere "$folder/dangling"
+both=$folder/both.hwgq
+kept() { # FILE CODE TEXT ARGUMENT...: refused, and the file is as it was
+  local file=$1 before
+  shift
+  before=$(cksum <"$file")
+  refused "$@" && [ "$(cksum <"$file")" = "$before" ] && [ ! -s "$folder/out" ]
+}
+new=(vgg-small "$few" "${small[@]}" --epochs 1)
+ok "lost: the checkpoint that is exported" kept "$folder/r.ck" 1 "the model $folder/r.ck would replace the checkpoint to resume (--resume $folder/r.ck), which is the same file: choose another --output" \
+  --resume "$folder/r.ck" --export-only -o "$folder/r.ck"
+ok "lost: the checkpoint that is resumed" kept "$folder/r.ck" 1 "would be the same file: choose another --output or --checkpoint" --resume "$folder/r.ck" -o "$folder/r.ck"
+ok "lost: ... with another checkpoint" kept "$folder/r.ck" 1 "would replace the checkpoint to resume" --resume "$folder/r.ck" -o "$folder/other/back/r.ck" --checkpoint "$folder/x"
+ok "lost: the data" kept "$folder/dd.tar" 1 "the model $folder/dd.tar would replace the data (DATA $folder/dd.tar)" vgg-small "$folder/dd.tar" "${small[@]}" -o "$folder/dd.tar"
+ok "lost: the data, to the log" kept "$folder/dd.tar" 1 "the log $folder/dd.tar would replace the data" vgg-small "$folder/dd.tar" "${small[@]}" -o "$folder/x" --log "$folder/dd.tar"
+ok "lost: the teacher" kept "$folder/te.hwgq" 1 "would replace the teacher (--teacher $folder/te.hwgq)" "${new[@]}" --teacher "$folder/te.hwgq" -o "$folder/te.hwgq"
+ok "lost: the teacher, by a link" kept "$folder/te.hwgq" 1 "would replace the teacher" "${new[@]}" --teacher "$folder/te.hwgq" -o "$folder/link.hwgq"
+ok "lost: the teacher, to the checkpoint" kept "$folder/te.hwgq" 1 "choose another --checkpoint" "${new[@]}" --teacher "$folder/link.hwgq" -o "$folder/x" --checkpoint "$folder/te.hwgq"
+ok "lost: what it begins with" kept "$folder/te.hwgq" 1 "would replace the weights to begin with" "${new[@]}" --initial "$folder/te.hwgq" -o "$folder/other/back/te.hwgq"
+ok "lost: the labels" kept "$folder/two-names" 1 "would replace the labels" "${new[@]}" --labels "$folder/two-names" -o "$folder/x" --log "$folder/two-names"
+ok "lost: one of two outputs" refused 1 "the model $both and the checkpoint $both would be the same file: choose another --output or --checkpoint" "${new[@]}" -o "$both" --checkpoint "$both"
+ok "lost: one of two outputs, through a link" refused 1 "would be the same file" "${new[@]}" -o "$both" --checkpoint "$folder/other/back/both.hwgq"
+ok "lost: one of two outputs, the log" refused 1 "choose another --checkpoint or --log" "${new[@]}" -o "$both" --log "$both.checkpoint"
+ok "lost: the model with the lock" refused 1 "the lock beside the checkpoint" "${new[@]}" -o "$both.lock" --checkpoint "$both"
+ok "lost: nothing was begun" test ! -e "$both" -a ! -e "$both.checkpoint" -a ! -e "$both.lock"
+ok "a link to nothing is refused at once" refused 1 "$folder/dangling: it is a symbolic link to nothing" "${new[@]}" -o "$folder/dangling"
+ok "a log that is a link to nothing" refused 1 "$folder/dangling: it is a symbolic link to nothing" "${new[@]}" -o "$folder/x" --log "$folder/dangling"
+ok "apart: a name in two folders" runs 0 train "${new[@]}" -o "$folder/other/te.hwgq" --checkpoint "$folder/te.hwgq.checkpoint" --log "$folder/other/log"
+ok "apart: an older model is replaced" runs 0 train "${new[@]}" -o "$folder/other/te.hwgq" --log "$folder/other/log"
+ok "apart: a checkpoint that is resumed is written" runs 0 train --resume "$folder/other/back/te.hwgq.checkpoint" --checkpoint "$folder/te.hwgq.checkpoint" --epochs 2 -o "$folder/other/te.hwgq"
