@@ -43,9 +43,22 @@ static json_t *recipe_options(const struct session *s) {
   return options;
 }
 
+/* What the data calls its classes, whatever --labels makes of them; NULL where that is not UTF-8. */
+static json_t *class_names(const struct dataset *d) {
+  json_t *names = json_array();
+  for (int i = 0; names != NULL && i < d->class_count; i++) {
+    if (json_array_append_new(names, json_string(d->class_names[i])) == 0) continue;
+    json_decref(names);
+    names = NULL;
+  }
+  return names;
+}
+
 static char *recipe_text(const struct session *s) {
   json_t *recipe = json_pack("{s:o, s:O, s:O, s:f, s:f}", "options", recipe_options(s), "labels", s->labels, "history",
                              s->history, "test_accuracy", s->test_accuracy, "train_loss", s->train_loss);
+  json_t *classes = recipe != NULL ? class_names(s->train) : NULL;
+  if (classes != NULL) json_object_set_new(recipe, "classes", classes);
   char *text = recipe != NULL ? json_dumps(recipe, JSON_COMPACT) : NULL;
   json_decref(recipe);
   return text;

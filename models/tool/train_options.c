@@ -333,6 +333,7 @@ static enum hwgq_status check(const struct train_options *o, struct hwgq_error *
 enum hwgq_status train_options_parse(int argc, char **argv, struct train_options *o, struct hwgq_error *error) {
   set_defaults(o);
   enum hwgq_status status = parse_all(argc, argv, o, error);
+  const bool labels_given = o->labels_file != NULL;
   if (status == HWGQ_OK && o->resume != NULL && !o->help) {
     /* The command line once more, on top of the checkpoint's recipe. */
     char *path = strdup(o->resume);
@@ -346,6 +347,7 @@ enum hwgq_status train_options_parse(int argc, char **argv, struct train_options
   if (status == HWGQ_OK && !choose_output(o)) status = hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for options");
   if (status == HWGQ_OK && !o->help) status = check(o, error);
   if (o->teacher == NULL) o->trainer.objective.distillation = 0;
+  o->labels_given = labels_given;
   if (status != HWGQ_OK) train_options_release(o);
   return status;
 }

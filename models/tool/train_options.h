@@ -93,6 +93,7 @@ struct train_options {
   bool no_test;
   int limit;
   char *labels_file;
+  bool labels_given; /* on the command line, not only by the recipe of a checkpoint */
   enum train_precision precision;
   struct trainer_options trainer;
 

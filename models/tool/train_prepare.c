@@ -163,13 +163,39 @@ static bool same_model(const struct session *s, const json_t *recipe) {
   return same;
 }
 
+/* Weights that learned other classes, or these in another order, would go on from what they learned, to nothing. */
+static enum hwgq_status check_same_classes(const struct session *s, const json_t *recipe, struct hwgq_error *error) {
+  const json_t *then = json_object_get(recipe, "classes");
+  /* older checkpoints have the labels only */
+  if (then == NULL && json_object_get(json_object_get(recipe, "options"), "labels") == NULL)
+    then = json_object_get(recipe, "labels");
+  if (then == NULL || s->options.labels_given) return HWGQ_OK;
+  const int now_count = s->train->class_count, then_count = (int)json_array_size(then);
+  const char *resumed = s->options.resume;
+  if (now_count != then_count)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID,
+                     "%.150s has %d classes, the data of checkpoint %.150s had %d: resume it with that data", s->options.data,
+                     now_count, resumed, then_count);
+  for (int i = 0; i < now_count; i++) {
+    const char *now = s->train->class_names[i], *was = json_string_value(json_array_get(then, (size_t)i));
+    if (was == NULL || strcmp(now, was) != 0)
+      return hwgq_fail(
+          error, HWGQ_ERROR_INVALID,
+          "class %d is \"%.60s\" in %.100s and was \"%.60s\" in the data of checkpoint %.100s: resume it with that "
+          "data, or, if only the names changed, say with --labels FILE what the classes are called",
+          i, now, s->options.data, was != NULL ? was : "?", resumed);
+  }
+  return HWGQ_OK;
+}
+
 static enum hwgq_status resume(struct session *s, struct hwgq_error *error) {
   struct checkpoint *checkpoint = NULL;
   enum hwgq_status status = checkpoint_read(s->options.resume, &checkpoint, error);
-  if (status == HWGQ_OK && !s->options.export_only) status = checkpoint_check_batch(checkpoint, s->trainer, error);
+  json_t *recipe = status == HWGQ_OK ? json_loads(checkpoint_recipe(checkpoint), 0, NULL) : NULL;
+  if (status == HWGQ_OK && !s->options.export_only) status = check_same_classes(s, recipe, error);
+  if (status == HWGQ_OK && !s->options.export_only) status = checkpoint_check_epoch(checkpoint, s->trainer, error);
   if (status == HWGQ_OK) status = checkpoint_restore(checkpoint, s->trainer, error);
   if (status == HWGQ_OK) {
-    json_t *recipe = json_loads(checkpoint_recipe(checkpoint), 0, NULL);
     s->test_accuracy = json_is_number(json_object_get(recipe, "test_accuracy"))
                            ? json_number_value(json_object_get(recipe, "test_accuracy"))
                            : -1;
@@ -181,8 +207,8 @@ static enum hwgq_status resume(struct session *s, struct hwgq_error *error) {
     for (size_t i = 0; i < json_array_size(history); i++)
       if (json_is_object(json_array_get(history, i))) json_array_append(s->history, json_array_get(history, i));
     if (s->options.export_only) status = take_labels(s, json_object_get(recipe, "labels"), error);
-    json_decref(recipe);
   }
+  json_decref(recipe);
   checkpoint_destroy(checkpoint);
   return status;
 }

@@ -20,7 +20,8 @@ struct checkpoint {
   uint8_t *bytes;
   struct hwgq_safetensors *parsed;
   const char *network, *recipe; /* in parsed */
-  int epoch, step, batch;       /* batch 0: not stated, by an older version */
+  int epoch, step;
+  int batch, images; /* 0: not stated, by an older version */
   int64_t right, optimizer_step, average_count;
   bool averaged, average_measured; /* averaged: its run had an average */
   double loss_sum, seconds;
@@ -79,9 +80,9 @@ static char *state_text(const struct trainer *trainer) {
   char loss_sum[40], seconds[40];
   snprintf(loss_sum, sizeof loss_sum, "%a", trainer->loss_sum);
   snprintf(seconds, sizeof seconds, "%a", trainer->seconds);
-  json_t *state = json_pack("{s:i, s:i, s:i, s:I, s:I, s:s, s:s}", "epoch", trainer->epoch, "step", trainer->step, "batch",
-                            trainer->options.batch, "right", (json_int_t)trainer->right, "optimizer_step",
-                            (json_int_t)trainer->optimizer->step, "loss_sum", loss_sum, "seconds", seconds);
+  json_t *state = json_pack("{s:i, s:i, s:i, s:i, s:I, s:I, s:s, s:s}", "epoch", trainer->epoch, "step", trainer->step, "batch",
+                            trainer->options.batch, "images", trainer->train->count, "right", (json_int_t)trainer->right,
+                            "optimizer_step", (json_int_t)trainer->optimizer->step, "loss_sum", loss_sum, "seconds", seconds);
   if (state != NULL && trainer->average != NULL) {
     json_object_set_new(state, "average_count", json_integer((json_int_t)trainer->average->count));
     json_object_set_new(state, "average_measured", json_boolean(trainer->average->measured));
@@ -150,11 +151,13 @@ static enum hwgq_status read_state(struct checkpoint *checkpoint, const char *te
   json_t *state = NULL;
   enum hwgq_status status = hwgq_json_parse_object(text, strlen(text), where, &state, error);
   if (status != HWGQ_OK) return status;
-  int64_t epoch = 0, step = 0, batch = 0;
+  int64_t epoch = 0, step = 0, batch = 0, images = 0;
   status = read_count(state, "epoch", where, 1000000, &epoch, error);
   if (status == HWGQ_OK) status = read_count(state, "step", where, INT32_MAX, &step, error);
   if (status == HWGQ_OK && json_object_get(state, "batch") != NULL)
     status = read_count(state, "batch", where, INT32_MAX, &batch, error);
+  if (status == HWGQ_OK && json_object_get(state, "images") != NULL)
+    status = read_count(state, "images", where, INT32_MAX, &images, error);
   if (status == HWGQ_OK) status = read_count(state, "right", where, INT64_MAX, &checkpoint->right, error);
   if (status == HWGQ_OK) status = read_count(state, "optimizer_step", where, INT64_MAX / 2, &checkpoint->optimizer_step, error);
   checkpoint->averaged = json_object_get(state, "average_count") != NULL;
@@ -166,6 +169,7 @@ static enum hwgq_status read_state(struct checkpoint *checkpoint, const char *te
   checkpoint->epoch = (int)epoch;
   checkpoint->step = (int)step;
   checkpoint->batch = (int)batch;
+  checkpoint->images = (int)images;
   json_decref(state);
   return status;
 }
@@ -370,9 +374,15 @@ enum hwgq_status checkpoint_initialize(const struct checkpoint *checkpoint, stru
   return HWGQ_OK;
 }
 
-enum hwgq_status checkpoint_check_batch(const struct checkpoint *checkpoint, const struct trainer *trainer,
+enum hwgq_status checkpoint_check_epoch(const struct checkpoint *checkpoint, const struct trainer *trainer,
                                         struct hwgq_error *error) {
-  if (checkpoint->step == 0 || checkpoint->batch == 0 || checkpoint->batch == trainer->options.batch) return HWGQ_OK;
+  if (checkpoint->step == 0) return HWGQ_OK;
+  if (checkpoint->images != 0 && checkpoint->images != trainer->train->count)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID,
+                     "checkpoint %s stands within epoch %d, which was begun with %d images, not %d: finish the epoch with the "
+                     "same data and --limit first",
+                     hwgq_storage_label(checkpoint->path), checkpoint->epoch + 1, checkpoint->images, trainer->train->count);
+  if (checkpoint->batch == 0 || checkpoint->batch == trainer->options.batch) return HWGQ_OK;
   return hwgq_fail(error, HWGQ_ERROR_INVALID,
                    "checkpoint %s stands within epoch %d, which was begun with batches of %d images, not %d: finish the epoch "
                    "with %d first",

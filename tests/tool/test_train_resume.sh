@@ -66,3 +66,39 @@ ok "a log that is a link to nothing" refused 1 "$folder/dangling: it is a symbol
 ok "apart: a name in two folders" runs 0 train "${new[@]}" -o "$folder/other/te.hwgq" --checkpoint "$folder/te.hwgq.checkpoint" --log "$folder/other/log"
 ok "apart: an older model is replaced" runs 0 train "${new[@]}" -o "$folder/other/te.hwgq" --log "$folder/other/log"
 ok "apart: a checkpoint that is resumed is written" runs 0 train --resume "$folder/other/back/te.hwgq.checkpoint" --checkpoint "$folder/te.hwgq.checkpoint" --epochs 2 -o "$folder/other/te.hwgq"
+
+# Other data than the run had.
+labels_are_those() { # MODEL JSON
+  runs 0 classify --json "$1" tests/images/gray.jpg && json "([.[0].predictions[].label] | sort) == $2"
+}
+cp -r "$few" "$folder/dogs"
+for split in train test; do mv "$folder/dogs/$split/gray" "$folder/dogs/$split/dog"; done
+cp -r "$few" "$folder/three"
+mkdir "$folder/three/train/more"
+cp tests/images/gray.jpg "$folder/three/train/more"
+for name in names no-names; do
+  labels=()
+  [ "$name" = names ] && labels=(--labels "$folder/two-names")
+  ok "other classes, $name" runs 0 train "${new[@]}" "${labels[@]}" --epochs 2 -o "$folder/c.hwgq"
+  ok "other classes, $name: a name" refused 1 "class 1 is \"dog\" in $folder/dogs and was \"gray\" in the data of checkpoint $folder/c.hwgq.checkpoint: resume it with that data, or" \
+    vgg-small "$folder/dogs" --resume "$folder/c.hwgq.checkpoint" --epochs 3
+  ok "other classes, $name: one more" refused 1 "3 classes" \
+    vgg-small "$folder/three" --resume "$folder/c.hwgq.checkpoint" --epochs 3
+done
+ok "other classes: how many" complains "$folder/three has 3 classes, the data of checkpoint $folder/c.hwgq.checkpoint had 2"
+ok "other classes: labels only rename" runs 0 train --resume "$folder/c.hwgq.checkpoint" --labels "$folder/two-names" --epochs 3
+ok "other classes: labels are in the model" labels_are_those "$folder/c.hwgq" '["a", "b"]'
+ok "other classes: whose folders have new names" runs 0 train vgg-small "$folder/dogs" --resume "$folder/c.hwgq.checkpoint" --labels "$folder/two-names" --epochs 4
+ok "other images of the same classes, between epochs" runs 0 train vgg-small "$folder/dd.tar" --resume "$folder/c.hwgq.checkpoint" --labels "$folder/two-names" --limit 12 --epochs 5
+# A checkpoint of an older version, which has the labels only. (The recipe's text keeps its length.)
+ok "older checkpoint" runs 0 train "${new[@]}" -o "$folder/c.hwgq"
+LC_ALL=C sed 's/\\"classes\\":/\\"klasses\\":/' "$folder/c.hwgq.checkpoint" >"$folder/old"
+ok "older checkpoint: is one" grep -aqF 'klasses' "$folder/old"
+ok "older checkpoint: other classes" refused 1 'class 1 is "dog" in ' vgg-small "$folder/dogs" --resume "$folder/old" --epochs 2
+ok "older checkpoint: the same classes" runs 0 train --resume "$folder/old" --epochs 2
+# Within an epoch.
+ok "other number of images" runs 0 train "${new[@]}" --epochs 2 -o "$folder/c.hwgq"
+LC_ALL=C sed 's/\\"step\\":0,/\\"step\\":1,/' "$folder/c.hwgq.checkpoint" >"$folder/within"
+ok "other number of images" refused 1 "within epoch 3, which was begun with 15 images, not 8: finish the epoch with the same data and --limit first" \
+  --resume "$folder/within" --epochs 4 --limit 8
+ok "other number of images: the same one" runs 0 train --resume "$folder/within" --epochs 4

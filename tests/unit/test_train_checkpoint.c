@@ -239,13 +239,50 @@ START_TEST(the_batch_size_changes_between_epochs_only) {
     go(run.trainer, made == steps ? 1 : made);
     ck_assert_int_eq(checkpoint_write(run.trainer, "{}", path, &error), HWGQ_OK);
     ck_assert_int_eq(checkpoint_read(path, &checkpoint, &error), HWGQ_OK);
-    ck_assert_int_eq(checkpoint_check_batch(checkpoint, run.trainer, &error), HWGQ_OK);
-    ck_assert_int_eq(checkpoint_check_batch(checkpoint, other.trainer, &error), made == steps ? HWGQ_OK : HWGQ_ERROR_INVALID);
+    ck_assert_int_eq(checkpoint_check_epoch(checkpoint, run.trainer, &error), HWGQ_OK);
+    ck_assert_int_eq(checkpoint_check_epoch(checkpoint, other.trainer, &error), made == steps ? HWGQ_OK : HWGQ_ERROR_INVALID);
     checkpoint_destroy(checkpoint);
   }
   ck_assert_msg(strstr(error.message, "within epoch 1") && strstr(error.message, "10 images, not 8"), "%s", error.message);
   close_run(&run);
   close_run(&other);
+}
+END_TEST
+
+/* And a number of images, in an order that follows from it. Older checkpoints do not state it. */
+START_TEST(the_number_of_images_changes_between_epochs_only) {
+  struct run run;
+  open_run(&run, default_options(OPTIMIZER_ADAM), 1);
+  struct dataset fewer = *run.images;
+  struct trainer_options options = default_options(OPTIMIZER_ADAM);
+  struct trainer *other = NULL;
+  fewer.count -= 7;
+  ck_assert_int_eq(trainer_create(&options, run.network, &fewer, run.pool, &blas, &other, &error), HWGQ_OK);
+  for (int within = 1; within >= 0; within--) {
+    struct checkpoint *checkpoint = NULL;
+    go(run.trainer, within ? 2 : trainer_steps_per_epoch(run.trainer) - 2);
+    ck_assert_int_eq(checkpoint_write(run.trainer, "{}", path, &error), HWGQ_OK);
+    ck_assert_int_eq(checkpoint_read(path, &checkpoint, &error), HWGQ_OK);
+    ck_assert_int_eq(checkpoint_check_epoch(checkpoint, run.trainer, &error), HWGQ_OK);
+    ck_assert_int_eq(checkpoint_check_epoch(checkpoint, other, &error), within ? HWGQ_ERROR_INVALID : HWGQ_OK);
+    checkpoint_destroy(checkpoint);
+    if (!within) continue;
+    ck_assert_msg(strstr(error.message, "within epoch 1") && strstr(error.message, "64 images, not 57"), "%s", error.message);
+    size_t length;
+    uint8_t *bytes = support_read_file(path, &length);
+    ck_assert_ptr_nonnull(bytes);
+    static const char key[] = "\"images\\\":";
+    uint8_t *at = memmem(bytes, length, key, sizeof key - 1);
+    ck_assert_ptr_nonnull(at);
+    at[1] = 'o';
+    support_write_file(path, bytes, length);
+    free(bytes);
+    ck_assert_int_eq(checkpoint_read(path, &checkpoint, &error), HWGQ_OK);
+    ck_assert_int_eq(checkpoint_check_epoch(checkpoint, other, &error), HWGQ_OK);
+    checkpoint_destroy(checkpoint);
+  }
+  trainer_destroy(other);
+  close_run(&run);
 }
 END_TEST
 
@@ -458,6 +495,7 @@ int main(void) {
   tcase_add_test(tests, a_checkpoint_knows_its_recipe_and_network);
   tcase_add_test(tests, other_networks_and_optimizers_are_refused);
   tcase_add_test(tests, the_batch_size_changes_between_epochs_only);
+  tcase_add_test(tests, the_number_of_images_changes_between_epochs_only);
   tcase_add_test(tests, damaged_checkpoints_are_refused);
   tcase_add_test(tests, other_safetensors_are_not_checkpoints);
   tcase_add_test(tests, a_checkpoint_that_cannot_be_written_is_told);
