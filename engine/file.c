@@ -74,20 +74,26 @@ static enum hwgq_status check_preprocess(const struct hwgq_preprocess *preproces
   return HWGQ_OK;
 }
 
+enum hwgq_status hwgq_model_check_label(const char *label, size_t length, const char *where, struct hwgq_error *error) {
+  if (length == 0 || length > MAX_LABEL)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "%s must have 1 to %d bytes", where, MAX_LABEL);
+  for (size_t j = 0; j < length; j++)
+    if ((unsigned char)label[j] < 0x20 || label[j] == 0x7f)
+      return hwgq_fail(error, HWGQ_ERROR_INVALID, "%s contains a control character, byte %zu", where, j);
+  json_t *text = json_stringn(label, length); /* refuses what is not UTF-8 */
+  if (!text) return hwgq_fail(error, HWGQ_ERROR_INVALID, "%s is not valid UTF-8", where);
+  json_decref(text);
+  return HWGQ_OK;
+}
+
 static enum hwgq_status check_labels(const struct hwgq_model *model, int outputs, struct hwgq_error *error) {
   if (model->class_count != outputs)
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "labels: %d given, the network has %d classes", model->class_count, outputs);
   for (int i = 0; i < model->class_count; i++) {
-    const char *label = model->labels[i];
-    size_t length = strnlen(label, MAX_LABEL + 1);
-    if (length == 0 || length > MAX_LABEL)
-      return hwgq_fail(error, HWGQ_ERROR_INVALID, "labels: label %d must have 1 to %d bytes", i, MAX_LABEL);
-    for (size_t j = 0; j < length; j++)
-      if ((unsigned char)label[j] < 0x20 || label[j] == 0x7f)
-        return hwgq_fail(error, HWGQ_ERROR_INVALID, "labels: label %d contains a control character, byte %zu", i, j);
-    json_t *text = json_string(label); /* refuses what is not UTF-8 */
-    if (!text) return hwgq_fail(error, HWGQ_ERROR_INVALID, "labels: label %d is not valid UTF-8", i);
-    json_decref(text);
+    char where[40];
+    snprintf(where, sizeof where, "labels: label %d", i);
+    enum hwgq_status status = hwgq_model_check_label(model->labels[i], strnlen(model->labels[i], MAX_LABEL + 1), where, error);
+    if (status) return status;
   }
   return HWGQ_OK;
 }

@@ -21,6 +21,8 @@ extern const char *const hwgq_channel_order_names[HWGQ_CHANNEL_ORDERS];
 /* What must hold for every model, read or written, beside its inferred network and its parameters: a softmax at the end,
  * sensible preprocessing, labels, provenance. */
 enum hwgq_status hwgq_model_check(const struct hwgq_model *model, struct hwgq_error *error);
+/* What must hold for a label: 1 to 256 bytes of UTF-8 without control characters. `where` begins the message. */
+enum hwgq_status hwgq_model_check_label(const char *label, size_t length, const char *where, struct hwgq_error *error);
 /* "xxh3:" and 32 hexadecimal digits of XXH3-128 over the tensors' bytes, one after another. */
 enum hwgq_status hwgq_model_digest(const struct hwgq_tensor *tensors, int count, char digest[40], struct hwgq_error *error);
 

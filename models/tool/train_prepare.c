@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/file.h"
 #include "engine/storage.h"
 #include "models/networks/networks.h"
 #include "models/tool/train_session.h"
@@ -60,27 +61,46 @@ static enum hwgq_status measure_mean(struct session *s, struct hwgq_error *error
   return s->options.given[TRAIN_MEAN] != NULL ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the mean");
 }
 
-static enum hwgq_status read_labels(struct session *s, struct hwgq_error *error) {
-  const char *path = s->options.labels_file;
-  if (path == NULL) {
-    for (int i = 0; i < s->train->class_count; i++) json_array_append_new(s->labels, json_string(s->train->class_names[i]));
-  } else {
-    uint8_t *bytes = NULL;
-    size_t length = 0;
-    enum hwgq_status status = hwgq_storage_read(path, MAX_LABELS_BYTES, &bytes, &length, error);
-    if (status != HWGQ_OK) return status;
-    for (size_t i = 0; i < length;) {
-      const uint8_t *end = memchr(bytes + i, '\n', length - i);
-      size_t line = end != NULL ? (size_t)(end - bytes) - i : length - i;
-      json_array_append_new(s->labels,
-                            json_stringn((const char *)bytes + i, line > 0 && bytes[i + line - 1] == '\r' ? line - 1 : line));
-      i += line + 1;
-    }
-    free(bytes);
+/* Adds a label; one that no model could have is refused now, not after hours. */
+static enum hwgq_status add_label(struct session *s, const char *label, size_t length, const char *where, const char *advice,
+                                  struct hwgq_error *error) {
+  struct hwgq_error reason;
+  enum hwgq_status status = hwgq_model_check_label(label, length, where, &reason);
+  if (status != HWGQ_OK) return hwgq_fail(error, status, "%s: %s", reason.message, advice);
+  if (json_array_append_new(s->labels, json_stringn(label, length)) == 0) return HWGQ_OK;
+  return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the labels");
+}
+
+/* One a line. */
+static enum hwgq_status read_labels(struct session *s, const char *path, int class_count, struct hwgq_error *error) {
+  uint8_t *bytes = NULL;
+  size_t length = 0;
+  enum hwgq_status status = hwgq_storage_read(path, MAX_LABELS_BYTES, &bytes, &length, error);
+  for (size_t i = 0; status == HWGQ_OK && i < length;) {
+    const uint8_t *end = memchr(bytes + i, '\n', length - i);
+    size_t line = end != NULL ? (size_t)(end - bytes) - i : length - i;
+    size_t label = line > 0 && bytes[i + line - 1] == '\r' ? line - 1 : line;
+    char where[256];
+    snprintf(where, sizeof where, "%.200s: line %zu", path, json_array_size(s->labels) + 1);
+    status = add_label(s, (const char *)bytes + i, label, where, "give one label a line, in UTF-8", error);
+    i += line + 1;
   }
-  if ((int)json_array_size(s->labels) == s->train->class_count) return HWGQ_OK;
-  return hwgq_fail(error, HWGQ_ERROR_INVALID, "%s has %d labels, the images have %d classes: give one label a line",
-                   path != NULL ? path : "the data", (int)json_array_size(s->labels), s->train->class_count);
+  free(bytes);
+  if (status != HWGQ_OK || (int)json_array_size(s->labels) == class_count) return status;
+  return hwgq_fail(error, HWGQ_ERROR_INVALID, "%s has %d labels, the %s %d classes: give one label a line", path,
+                   (int)json_array_size(s->labels), s->options.export_only ? "network has" : "images have", class_count);
+}
+
+static enum hwgq_status choose_labels(struct session *s, struct hwgq_error *error) {
+  if (s->options.labels_file != NULL) return read_labels(s, s->options.labels_file, s->train->class_count, error);
+  enum hwgq_status status = HWGQ_OK;
+  for (int i = 0; status == HWGQ_OK && i < s->train->class_count; i++) {
+    const char *name = s->train->class_names[i];
+    char where[256];
+    snprintf(where, sizeof where, "%.200s: the name of class %d", s->options.data, i);
+    status = add_label(s, name, strlen(name), where, "rename its folder, or give --labels FILE", error);
+  }
+  return status;
 }
 
 static void count_images(const struct dataset *d, int *counts) {
@@ -136,20 +156,30 @@ static enum hwgq_status open_data(struct session *s, struct hwgq_shape shape, st
                        o->data, s->train->class_count, s->test->class_count);
   if (status == HWGQ_OK) status = check_classes(s, error);
   if (status == HWGQ_OK && o->given[TRAIN_MEAN] == NULL) status = measure_mean(s, error);
-  return status == HWGQ_OK ? read_labels(s, error) : status;
+  return status == HWGQ_OK ? choose_labels(s, error) : status;
 }
 
 /* ---- where to begin ------------------------------------------------------------------------------------------------------ */
 
-/* A checkpoint is a file like any other: its labels may be anything. */
-static enum hwgq_status take_labels(struct session *s, json_t *labels, struct hwgq_error *error) {
+/* For --export-only. A checkpoint is a file like any other: its labels may be anything. */
+static enum hwgq_status take_labels(struct session *s, const json_t *labels, struct hwgq_error *error) {
+  if (s->options.labels_given) {
+    const struct hwgq_network *network = s->network;
+    return read_labels(s, s->options.labels_file, network->layers[network->layer_count - 1].output.channels, error);
+  }
   bool texts = json_is_array(labels);
   for (size_t i = 0; texts && i < json_array_size(labels); i++) texts = json_is_string(json_array_get(labels, i));
   if (!texts)
     return hwgq_fail(error, HWGQ_ERROR_FORMAT, "the \"labels\" of checkpoint %.200s are not a list of texts",
                      s->options.resume);
-  json_array_extend(s->labels, labels);
-  return HWGQ_OK;
+  enum hwgq_status status = HWGQ_OK;
+  for (size_t i = 0; status == HWGQ_OK && i < json_array_size(labels); i++) {
+    const json_t *label = json_array_get(labels, i);
+    char where[256];
+    snprintf(where, sizeof where, "checkpoint %.200s: label %zu", s->options.resume, i);
+    status = add_label(s, json_string_value(label), json_string_length(label), where, "give others with --labels FILE", error);
+  }
+  return status;
 }
 
 /* Whether the options are those of a checkpoint's recipe, but for the names of classes. */

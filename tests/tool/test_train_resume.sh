@@ -45,6 +45,7 @@ kept() { # FILE CODE TEXT ARGUMENT...: refused, and the file is as it was
   refused "$@" && [ "$(cksum <"$file")" = "$before" ] && [ ! -s "$folder/out" ]
 }
 new=(vgg-small "$few" "${small[@]}" --epochs 1)
+printf "one\n" >"$folder/name"
 ok "lost: the checkpoint that is exported" kept "$folder/r.ck" 1 "the model $folder/r.ck would replace the checkpoint to resume (--resume $folder/r.ck), which is the same file: choose another --output" \
   --resume "$folder/r.ck" --export-only -o "$folder/r.ck"
 ok "lost: the checkpoint that is resumed" kept "$folder/r.ck" 1 "would be the same file: choose another --output or --checkpoint" --resume "$folder/r.ck" -o "$folder/r.ck"
@@ -102,3 +103,39 @@ LC_ALL=C sed 's/\\"step\\":0,/\\"step\\":1,/' "$folder/c.hwgq.checkpoint" >"$fol
 ok "other number of images" refused 1 "within epoch 3, which was begun with 15 images, not 8: finish the epoch with the same data and --limit first" \
   --resume "$folder/within" --epochs 4 --limit 8
 ok "other number of images: the same one" runs 0 train --resume "$folder/within" --epochs 4
+
+# Labels that no model can have, refused before anything is trained.
+never() { # TEXT ARGUMENT...: refused, and no epoch begun
+  refused 1 "$@" -o "$folder/never.hwgq" && [ ! -s "$folder/out" ] && [ ! -e "$folder/never.hwgq.checkpoint" ]
+}
+bad_label() { # TEXT BYTES: of printf
+  # shellcheck disable=SC2059
+  printf "$2" >"$folder/bad-names"
+  never "$folder/bad-names: line 2 $1: give one label a line, in UTF-8" "${new[@]}" --labels "$folder/bad-names"
+}
+ok "labels: an empty line" bad_label "must have 1 to 256 bytes" 'a\n\n'
+ok "labels: an empty line, CR" bad_label "must have 1 to 256 bytes" 'a\r\n\r\n'
+ok "labels: too long" bad_label "must have 1 to 256 bytes" "a\n$(printf '%0257d' 0)\n"
+ok "labels: a tab" bad_label "contains a control character, byte 1" 'a\nb\tc'
+ok "labels: a zero" bad_label "contains a control character, byte 1" 'a\nb\000c\n'
+ok "labels: not UTF-8" bad_label "is not valid UTF-8" 'a\nb\344h\n'
+ok "labels: fewer than classes" never "has 1 labels, the images have 2 classes" "${new[@]}" --labels "$folder/name"
+printf 'b\344r\n' >"$folder/latin"
+ok "labels: not UTF-8, fewer" never "$folder/latin: line 1 is not valid UTF-8" "${new[@]}" --labels "$folder/latin"
+cp -r "$few" "$folder/tabs"
+for split in train test; do mv "$folder/tabs/$split/gray" "$folder/tabs/$split/x"$'\t'"y"; done
+tabs=(vgg-small "$folder/tabs" "${small[@]}" --epochs 1)
+ok "labels: a folder with a tab" never "$folder/tabs: the name of class 1 contains a control character, byte 1: rename its folder, or give --labels FILE" "${tabs[@]}"
+ok "labels: a folder with a tab, named otherwise" runs 0 train "${tabs[@]}" --labels "$folder/two-names" -o "$folder/t.hwgq"
+# Of a checkpoint: JSON within JSON, whose length stays.
+LC_ALL=C sed 's/\\"labels\\":\[\\"a\\",\\"b\\"/\\"labels\\":[\\"a\\",\\"\\"/; s/\\"train_loss\\"/ &/' "$folder/t.hwgq.checkpoint" >"$folder/t.ck"
+ok "labels: a checkpoint's" never "checkpoint $folder/t.ck: label 1 must have 1 to 256 bytes: give others with --labels FILE" --resume "$folder/t.ck" --export-only
+printf 'one\ntwo\n' >"$folder/others"
+ok "labels: a checkpoint's, others" runs 0 train --resume "$folder/t.ck" --export-only --labels "$folder/others" -o "$folder/t2.hwgq"
+ok "labels: a checkpoint's, others" labels_are_those "$folder/t2.hwgq" '["one", "two"]'
+ok "labels: others, the same accuracy" test "$("$hwgq" inspect --json "$folder/t.hwgq" | jq .provenance.test_accuracy)" = "$("$hwgq" inspect --json "$folder/t2.hwgq" | jq -e .provenance.test_accuracy)"
+ok "labels: a checkpoint's, too few" never "has 1 labels, the network has 2 classes" --resume "$folder/t.ck" --export-only --labels "$folder/name"
+rm "$folder/two-names"
+ok "labels: a checkpoint's, whose file is gone" runs 0 train --resume "$folder/t.hwgq.checkpoint" --export-only -o "$folder/t2.hwgq"
+ok "labels: a checkpoint's, whose file is gone" labels_are_those "$folder/t2.hwgq" '["a", "b"]'
+printf 'a\nb\n' >"$folder/two-names"
