@@ -182,6 +182,9 @@ static void describe_values(enum train_option option, char *text, size_t size) {
 
 static enum hwgq_status set_option(struct train_options *o, enum train_option option, const char *text,
                                    struct hwgq_error *error) {
+  if (options_table[option].kind == TEXT && text[0] == '\0')
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "%s is empty: give a value (was a variable of the shell not set?)",
+                     options_table[option].name);
   bool good = parse_value(o, option, text);
   if (good && option < TRAIN_RECIPE_COUNT) good = keep_text(text, &o->given[option]);
   if (good) return HWGQ_OK;

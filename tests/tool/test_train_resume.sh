@@ -139,3 +139,15 @@ rm "$folder/two-names"
 ok "labels: a checkpoint's, whose file is gone" runs 0 train --resume "$folder/t.hwgq.checkpoint" --export-only -o "$folder/t2.hwgq"
 ok "labels: a checkpoint's, whose file is gone" labels_are_those "$folder/t2.hwgq" '["a", "b"]'
 printf 'a\nb\n' >"$folder/two-names"
+
+# What the shell makes of a variable that is not set.
+empty=$folder/an-empty-folder
+mkdir "$empty"
+refused_empty() { # NAME ARGUMENT...
+  (cd "$empty" && refused 2 "$1 is empty: give a value" "${@:2}") && [ ! -s "$folder/out" ] && [ -z "$(ls -A "$empty")" ]
+}
+ok "empty: -o" refused_empty output "${new[@]}" -o ""
+ok "empty: --output=" refused_empty output "${new[@]}" --output=
+ok "empty: -o, exported" refused_empty output --resume "$folder/t.ck" --export-only -o ""
+for option in checkpoint log report labels teacher initial resume; do ok "empty: --$option" refused_empty "$option" "${new[@]}" -o x "--$option" ""; done
+ok "empty: data" refused_empty data lenet "" -o x
