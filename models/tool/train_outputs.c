@@ -182,11 +182,24 @@ enum hwgq_status session_open_outputs(struct session *s, struct hwgq_error *erro
   return s->log != NULL ? HWGQ_OK : hwgq_fail(error, HWGQ_ERROR_IO, "cannot write the log %s: %m", o->log);
 }
 
+/* The first of PATH.old, PATH.old.2, PATH.old.3 ... that is not there, freed by the caller; NULL without memory. */
+static char *free_name(const char *path) {
+  char *name = NULL;
+  if (asprintf(&name, "%s.old", path) < 0) return NULL;
+  struct stat about;
+  for (int i = 2; lstat(name, &about) == 0; i++) {
+    free(name);
+    if (asprintf(&name, "%s.old.%d", path, i) < 0) return NULL;
+  }
+  return name;
+}
+
 /* The checkpoint of an earlier run, perhaps of hours, is not what somebody who forgets --resume means to lose. */
 enum hwgq_status session_keep_checkpoint(const struct session *s, struct hwgq_error *error) {
-  char *kept = NULL;
-  if (s->options.resume != NULL || access(s->checkpoint_path, F_OK) != 0) return HWGQ_OK;
-  if (asprintf(&kept, "%s.old", s->checkpoint_path) < 0) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for a path");
+  if (access(s->checkpoint_path, F_OK) != 0 || trainer_finished(s->trainer)) return HWGQ_OK; /* a complete run writes none */
+  if (s->options.resume != NULL && same_file(s->options.resume, s->checkpoint_path)) return HWGQ_OK;
+  char *kept = free_name(s->checkpoint_path);
+  if (kept == NULL) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for a path");
   enum hwgq_status status = HWGQ_OK;
   if (rename(s->checkpoint_path, kept) == 0) {
     printf("an earlier run's checkpoint has another name now: hwgq train --resume ");

@@ -29,7 +29,8 @@ struct session {
  * of which nothing is lost yet, and locks the checkpoint against another run. To be called before the images are read.
  * (train_outputs.c) */
 enum hwgq_status session_open_outputs(struct session *session, struct hwgq_error *error);
-/* Gives an earlier run's checkpoint another name, and says so: forgetting --resume must not cost hours. (train_outputs.c) */
+/* Gives another run's checkpoint that is where this one's is going to be another name, and says so: forgetting --resume must
+ * not cost hours. After session_prepare. (train_outputs.c) */
 enum hwgq_status session_keep_checkpoint(const struct session *session, struct hwgq_error *error);
 void session_close_outputs(struct session *session);
 /* A word of a command, so that it can be pasted into a shell. (train_outputs.c) */

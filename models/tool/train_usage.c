@@ -86,7 +86,7 @@ static const char usage_running[] =
     "Running\n"
     "  -o, --output FILE    the model to write (default with --resume OUT.checkpoint: OUT)\n"
     "  --checkpoint FILE    written after every epoch and when interrupted (default: OUTPUT.checkpoint); FILE.lock beside it\n"
-    "                       keeps a second run out\n"
+    "                       keeps a second run out; that of an earlier run stays, as FILE.old, FILE.old.2 ...\n"
     "  --resume FILE        continue from a checkpoint, with its recipe; options given beside it change the recipe (--batch\n"
     "                       and --limit only between epochs; the data needs the same classes); the model of a complete run\n"
     "                       is then tested once more\n"

@@ -151,3 +151,19 @@ ok "empty: --output=" refused_empty output "${new[@]}" --output=
 ok "empty: -o, exported" refused_empty output --resume "$folder/t.ck" --export-only -o ""
 for option in checkpoint log report labels teacher initial resume; do ok "empty: --$option" refused_empty "$option" "${new[@]}" -o x "--$option" ""; done
 ok "empty: data" refused_empty data lenet "" -o x
+
+# Begun again and again without --resume: no earlier checkpoint is lost.
+earlier=()
+for old in "" .old .old.2 .old.3; do
+  ok "begun again$old" runs 0 train "${new[@]}" -o "$folder/again.hwgq" --seed $((${#earlier[@]} + 1))
+  [ -z "$old" ] || ok "begun again$old: told" prints "hwgq train --resume $folder/again.hwgq.checkpoint$old would go on with it"
+  earlier+=("$(cksum <"$folder/again.hwgq.checkpoint")")
+done
+ok "begun again: the first is kept" test "$(cksum <"$folder/again.hwgq.checkpoint.old")" = "${earlier[0]}"
+ok "begun again: the second is kept" test "$(cksum <"$folder/again.hwgq.checkpoint.old.2")" = "${earlier[1]}"
+ok "begun again: the third is kept" test "$(cksum <"$folder/again.hwgq.checkpoint.old.3")" = "${earlier[2]}"
+cp "$folder/again.hwgq.checkpoint" "$folder/another"
+ok "resumed into another run's checkpoint" runs 0 train --resume "$folder/again.hwgq.checkpoint.old" --checkpoint "$folder/another" --epochs 2
+ok "resumed into another run's checkpoint: it is kept" cmp -s "$folder/again.hwgq.checkpoint" "$folder/another.old"
+ok "resumed, complete: nothing is renamed" runs 0 train --resume "$folder/again.hwgq.checkpoint.old" --checkpoint "$folder/another"
+ok "resumed, complete: nothing is renamed" test -e "$folder/another" -a ! -e "$folder/another.old.2"
