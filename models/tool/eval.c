@@ -29,6 +29,8 @@ static const struct command_usage usage = {
     .notes =
         "DATA: a folder or an archive (.tar, .tar.xz, .tar.gz, .zip) with train/CLASS/IMAGE and test/CLASS/IMAGE, or just\n"
         "CLASS/IMAGE; a folder of MNIST or Fashion-MNIST IDX files; a folder of CIFAR-10 binary batches.\n"
+        "Classes are those of the same name; where the model knows none of the names and has as many, those at the same "
+        "place.\n"
         "\n"
         "--reference counts images of which a probability differs by more than 1e-4. There can be a few: a value of the float\n"
         "first layer that lies within float32 rounding of a quantizer's threshold may get the neighbouring level. hwgq verify\n"
@@ -208,24 +210,64 @@ static int find_label(const struct hwgq_model *model, const char *name) {
   return -1;
 }
 
-/* By name when the model knows every name, else by position when there are equally many. */
+/* "'a', 'b' and 3 more": the names of the classes that are marked, as far as there is room. */
+static void list_classes(char *text, size_t size, char *const *names, const bool *marked, int count) {
+  size_t used = 0;
+  int left = 0;
+  for (int c = 0; c < count; c++) left += marked[c];
+  text[0] = '\0';
+  for (int c = 0; c < count && left > 0; c++) {
+    if (!marked[c]) continue;
+    const char *between = used == 0 ? "" : left == 1 ? " and " : ", ";
+    int length = snprintf(text + used, size - used, "%s'%.40s'", between, names[c]);
+    if (length < 0 || used + (size_t)length + sizeof " and 16777216 more" > size) break;
+    used += (size_t)length;
+    left--;
+  }
+  if (left > 0) snprintf(text + used, size - used, "%s%d more", used > 0 ? " and " : "", left);
+}
+
+/* Which names each side has alone. */
+static enum hwgq_status refuse_classes(const struct evaluation *e, const bool *unknown, const bool *missing,
+                                       struct hwgq_error *error) {
+  const struct hwgq_model *model = e->classifier->model;
+  char strangers[120], absent[120];
+  list_classes(strangers, sizeof strangers, e->data->class_names, unknown, e->data->class_count);
+  list_classes(absent, sizeof absent, model->labels, missing, model->class_count);
+  return hwgq_fail(error, HWGQ_ERROR_INVALID,
+                   "'%.120s' has classes that the model does not know: %s%s%s: name them as the model does (hwgq inspect lists "
+                   "its labels), or leave them out",
+                   e->data_path, strangers, absent[0] ? "; labels without a class there: " : "", absent);
+}
+
+/* By name. By position, when there are equally many, only where not one name is known, as with numbers for names. */
 static enum hwgq_status match_classes(struct evaluation *e, struct hwgq_error *error) {
   const struct hwgq_model *model = e->classifier->model;
   const struct dataset *data = e->data;
-  const char *unknown = NULL;
+  int known = 0;
   e->class_of = calloc((size_t)data->class_count + 1, sizeof *e->class_of);
-  if (!e->class_of) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "out of memory");
-  for (int c = 0; c < data->class_count; c++) {
-    e->class_of[c] = find_label(model, data->class_names[c]);
-    if (e->class_of[c] < 0) unknown = data->class_names[c];
+  bool *unknown = calloc((size_t)data->class_count + 1, sizeof *unknown);
+  bool *missing = calloc((size_t)model->class_count + 1, sizeof *missing);
+  enum hwgq_status status = HWGQ_OK;
+  if (!e->class_of || !unknown || !missing) {
+    status = hwgq_fail(error, HWGQ_ERROR_MEMORY, "out of memory");
+  } else {
+    memset(missing, 1, (size_t)model->class_count * sizeof *missing);
+    for (int c = 0; c < data->class_count; c++) {
+      int found = e->class_of[c] = find_label(model, data->class_names[c]);
+      unknown[c] = found < 0;
+      known += found >= 0;
+      if (found >= 0) missing[found] = false;
+    }
+    if (known == 0 && data->class_count == model->class_count) {
+      for (int c = 0; c < data->class_count; c++) e->class_of[c] = c;
+    } else if (known < data->class_count) {
+      status = refuse_classes(e, unknown, missing, error);
+    }
   }
-  if (!unknown) return HWGQ_OK;
-  if (data->class_count != model->class_count) {
-    return hwgq_fail(error, HWGQ_ERROR_INVALID, "'%s' has %d classes and '%s' has %d: the model does not know '%s'",
-                     e->data_path, data->class_count, e->model_path, model->class_count, unknown);
-  }
-  for (int c = 0; c < data->class_count; c++) e->class_of[c] = c;
-  return HWGQ_OK;
+  free(unknown);
+  free(missing);
+  return status;
 }
 
 /* ---- results ------------------------------------------------------------------------------------------------------------- */

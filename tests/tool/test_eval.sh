@@ -89,6 +89,22 @@ ok "train split" json '.[0] | .images == 1 and .split == "train"'
 mkdir -p "$folder/other/zebra" && cp tests/images/one.jpg "$folder/other/zebra"
 ok "unknown class" runs 1 eval "$model" "$folder/other"
 ok "unknown class is named" complains "'zebra'"
+
+# As many classes as the model has, one of them under another name: positions would shift those between.
+for class in 0 1 2 3 4 5 6 7 8 9; do
+  mkdir -p "$folder/renamed/$class" "$folder/letters/class-$class"
+  cp tests/images/odd.jpg "$folder/renamed/$class" && cp tests/images/odd.jpg "$folder/letters/class-$class"
+done
+mv "$folder/renamed/2" "$folder/renamed/zwei"
+ok "renamed class" runs 1 eval "$model" "$folder/renamed"
+ok "renamed class is named" complains "does not know: 'zwei'; labels without a class there: '2': "
+ok "renamed class: what to do" complains "name them as the model does"
+mv "$folder/renamed/zwei" "$folder/renamed/2"
+ok "all names known" runs 0 eval --json "$model" "$folder/renamed"
+cp "$folder/out" "$folder/one"
+ok "no name known: by position" runs 0 eval --json "$model" "$folder/letters"
+ok "no name known: by position" test "$(jq .top1 "$folder/one")" = "$(jq .top1 "$folder/out")"
+
 cp tests/images/truncated.jpg "$data/test/4/bad.jpg"
 ok "damaged image" runs 1 eval "$model" "$data"
 ok "damaged image is named" complains "test/4/bad.jpg"
