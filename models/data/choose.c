@@ -32,8 +32,9 @@ static enum hwgq_status choose_part(struct dataset_index *index, const struct da
                                     struct hwgq_error *error) {
   size_t counts[PART_VAL + 1] = {0};
   for (size_t i = 0; i < index->count; i++) counts[index->entries[i].part] += !is_unlabelled(index, &index->entries[i]);
-  bool train = request->split == DATASET_TRAIN;
-  enum dataset_part part = train ? PART_TRAIN : counts[PART_TEST] ? PART_TEST : PART_VAL;
+  bool train = request->split == DATASET_TRAIN, val = request->split == DATASET_VAL;
+  enum dataset_part part = train ? PART_TRAIN : val ? PART_VAL : PART_TEST;
+  if (!train && !counts[part]) part = val ? PART_TEST : PART_VAL;
   if (!counts[part] && index->other_count > 0) {
     return hwgq_fail(error, HWGQ_ERROR_INVALID, "'%s' has images in %s but none in %s", request->path,
                      train ? "test/ or val/" : "train/", train ? "train/CLASS/" : "test/CLASS/ or val/CLASS/");
@@ -212,7 +213,12 @@ static enum hwgq_status build(const struct dataset_index *index, const struct da
   bool ok = true;
   enum hwgq_status status = dataset_allocate(request, index->count, (int)classes->count, &made, error);
   if (status) return status;
-  made->undivided = index->count > 0 && index->entries[0].part == PART_ALL;
+  enum dataset_part part = index->count > 0 ? index->entries[0].part : PART_NONE;
+  made->undivided = part == PART_ALL;
+  made->split = part == PART_TRAIN  ? DATASET_TRAIN
+                : part == PART_TEST ? DATASET_TEST
+                : part == PART_VAL  ? DATASET_VAL
+                                    : request->split;
   for (size_t i = 0; i < classes->count && ok; i++) ok = (made->class_names[i] = strdup(classes->names[i]));
   for (size_t i = 0; i < index->count && ok; i++) {
     made->labels[i] = index->entries[i].label;

@@ -32,6 +32,7 @@ enum hwgq_status dataset_allocate(const struct dataset_request *request, size_t 
   if (!made) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for '%s'", request->path);
   made->count = (int)count;
   made->class_count = class_count;
+  made->split = request->split == DATASET_TRAIN ? DATASET_TRAIN : DATASET_TEST;
   made->height = request->shape.height;
   made->width = request->shape.width;
   made->channels = request->shape.channels;

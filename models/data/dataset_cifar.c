@@ -47,7 +47,7 @@ static enum hwgq_status append_batch(const char *folder, const char *name, uint8
 
 static enum hwgq_status read_records(const char *folder, enum dataset_split split, uint8_t **records, size_t *count,
                                      struct hwgq_error *error) {
-  if (split == DATASET_TEST) return append_batch(folder, "test_batch.bin", records, count, error);
+  if (split != DATASET_TRAIN) return append_batch(folder, "test_batch.bin", records, count, error);
   enum hwgq_status status = HWGQ_OK;
   for (int i = 1; i <= TRAIN_BATCHES && !status; i++) {
     char name[32];

@@ -22,6 +22,8 @@ static const double score_tolerance = 1e-4;
 
 enum { MAX_THREADS = 256 };
 
+static const char *const split_names[] = {[DATASET_TRAIN] = "train", [DATASET_TEST] = "test", [DATASET_VAL] = "val"};
+
 static const struct command_usage usage = {
     .name = "eval",
     .operands = "MODEL DATA",
@@ -54,7 +56,8 @@ struct outcome {
 };
 
 struct evaluation {
-  const char *model_path, *data_path, *split;
+  const char *model_path, *data_path;
+  enum dataset_split split; /* the one asked for */
   struct classifier *classifier;
   struct dataset *data;
   int *class_of; /* label of the data set -> class of the model */
@@ -289,7 +292,7 @@ static void print_first(const struct first_comparison *first) {
 static void print_text(const struct evaluation *e, const struct totals *totals) {
   int count = e->data->count;
   printf("model      %s (%s)\n", e->model_path, e->classifier->model->network->name);
-  printf("data       %s, %s, %d images\n", e->data_path, e->split, count);
+  printf("data       %s, %s, %d images\n", e->data_path, split_names[e->data->split], count);
   printf("top-1      %.2f %% (%d)\n", percent(totals->top1, count), totals->top1);
   printf("top-5      %.2f %% (%d)\n", percent(totals->top5, count), totals->top5);
   printf("loss       %.4f\n", totals->loss);
@@ -316,8 +319,9 @@ static int print_json(const struct evaluation *e, const struct totals *totals, c
   text_json_string(&text, e->classifier->model->digest);
   text_puts(&text, ",\"data\":");
   text_json_string(&text, e->data_path);
-  text_printf(&text, ",\"split\":\"%s\",\"images\":%d,\"top1\":%.6f,\"top5\":%.6f,\"loss\":%.6f,\"threads\":%d", e->split,
-              e->data->count, totals->top1 / count, totals->top5 / count, totals->loss, e->threads);
+  text_printf(&text, ",\"split\":\"%s\",\"images\":%d,\"top1\":%.6f,\"top5\":%.6f,\"loss\":%.6f,\"threads\":%d",
+              split_names[e->data->split], e->data->count, totals->top1 / count, totals->top5 / count, totals->loss,
+              e->threads);
   if (!e->reference) {
     text_printf(&text, ",\"images_per_s\":%.1f,\"cpu\":\"%s\"", count / e->seconds, hwgq_plan_cpu(e->classifier->plan));
   } else {
@@ -360,11 +364,10 @@ static enum hwgq_status write_predictions(const struct evaluation *e, const char
 /* ---- the command --------------------------------------------------------------------------------------------------------- */
 
 static enum hwgq_status prepare(struct evaluation *e, const struct choice *choice, struct hwgq_error *error) {
-  enum dataset_split split = strcmp(choice->split, "train") ? DATASET_TEST : DATASET_TRAIN;
   enum hwgq_status status = classifier_open(e->model_path, NULL, &e->classifier, error);
   if (status) return status;
-  status = dataset_open(e->data_path, split, &e->classifier->model->preprocess, e->classifier->input, choice->limit, &e->data,
-                        error);
+  status = dataset_open(e->data_path, e->split, &e->classifier->model->preprocess, e->classifier->input, choice->limit,
+                        &e->data, error);
   if (!status) status = match_classes(e, error);
   if (status) return status;
   e->outcomes = calloc((size_t)e->data->count, sizeof *e->outcomes);
@@ -400,7 +403,8 @@ static int evaluate(struct evaluation *e, const struct choice *choice) {
 int command_eval(int argc, char **argv) {
   struct choice choice = {.split = "test", .threads = hwgq_cores_available(MAX_THREADS)};
   const struct option_spec options[] = {
-      {"split", OPTION_TEXT, &choice.split, "NAME", "test (default; also val) or train", 0, 0},
+      {"split", OPTION_TEXT, &choice.split, "NAME",
+       "train, test (default) or val; of the last two the other where there is but one", 0, 0},
       {"limit", OPTION_INT, &choice.limit, "N", "only the first N images, evenly over the classes", 1, 1 << 30},
       {"threads", OPTION_INT, &choice.threads, "N", "threads to use (default: one per core it may use)", 1, MAX_THREADS},
       {"reference", OPTION_FLAG, &choice.reference, NULL, "run the double-precision executor too and compare (slow)", 0, 0},
@@ -414,12 +418,12 @@ int command_eval(int argc, char **argv) {
   };
   int code = options_parse(&usage, options, &argc, argv);
   if (code >= 0) return code;
-  bool train = !strcmp(choice.split, "train");
-  if (!train && strcmp(choice.split, "test") != 0 && strcmp(choice.split, "val") != 0)
-    return tool_usage(&usage, "--split takes test or train, not '%s'", choice.split);
+  int split = DATASET_VAL;
+  while (split >= 0 && strcmp(choice.split, split_names[split]) != 0) split--;
+  if (split < 0) return tool_usage(&usage, "--split takes train, test or val, not '%s'", choice.split);
   struct evaluation evaluation = {.model_path = argv[0],
                                   .data_path = argv[1],
-                                  .split = train ? "train" : "test",
+                                  .split = (enum dataset_split)split,
                                   .reference = choice.reference,
                                   .threads = choice.threads};
   code = evaluate(&evaluation, &choice);

@@ -85,6 +85,22 @@ ok "limit" runs 0 eval --json --verbose --limit 3 "$model" "$data"
 ok "limit" json '.[0] | .images == 3 and .classes[1].images == 1 and .classes[4].images == 1 and .classes[8].images == 1'
 ok "train split" runs 0 eval --json --split train "$model" "$data"
 ok "train split" json '.[0] | .images == 1 and .split == "train"'
+# Of test/ and val/ the one that was asked for, and the other one where it is not there; what was taken is said.
+mkdir -p "$folder/both/train/1" "$folder/both/test/4" "$folder/both/val/8"
+cp tests/images/odd.jpg "$folder/both/train/1" && cp tests/images/odd.jpg tests/images/gray.jpg "$folder/both/test/4"
+cp tests/images/cmyk.jpg tests/images/gray.jpg tests/images/one.jpg "$folder/both/val/8"
+tar -cf "$folder/both.tar" -C "$folder" both
+for source in "$folder/both" "$folder/both.tar"; do
+  ok "val beside test" runs 0 eval --json --verbose --split val "$model" "$source"
+  ok "val beside test" json '.[0] | .split == "val" and .images == 3 and .classes[8].images == 3'
+  ok "test beside val" runs 0 eval --json --verbose "$model" "$source"
+  ok "test beside val" json '.[0] | .split == "test" and .images == 2 and .classes[4].images == 2'
+done
+ok "val without a val/" runs 0 eval --json --split val "$model" "$data"
+ok "val without a val/" json '.[0] | .split == "test" and .images == 13'
+rm -r "$folder/both/test"
+ok "test without a test/" runs 0 eval "$model" "$folder/both"
+ok "test without a test/" prints "both, val, 3 images"
 
 mkdir -p "$folder/other/zebra" && cp tests/images/one.jpg "$folder/other/zebra"
 ok "unknown class" runs 1 eval "$model" "$folder/other"

@@ -542,6 +542,9 @@ START_TEST(cifar_batches) {
   }
   snprintf(name, sizeof name, "%sbatches.meta.txt", folder);
   write_bytes(name, names, strlen(names));
+  open_well(directory, DATASET_VAL, 0); /* there is none: the test images */
+  ck_assert_int_eq(data->count, 2);
+  ck_assert_int_eq(data->split, DATASET_TEST);
   open_well(directory, DATASET_TEST, 1);
   ck_assert_int_eq(data->count, 1);
   ck_assert_str_eq(data->class_names[3], "cat");
