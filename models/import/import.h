@@ -60,7 +60,8 @@ struct import_state_options {
  *                    layer that is inserted, LAYER.scale.
  *   scale            weight, bias
  * A tensor that is missing, has another shape or belongs to no layer is refused by name. `what` names the bytes in messages.
- * The metadata "network", "preprocess" and "labels", when present, have the forms that a .hwgq file gives them. */
+ * The metadata "network", "preprocess" and "labels", when present, have the forms that a .hwgq file gives them. "provenance" is
+ * kept, but for a "test_accuracy" that was measured with pixels prepared in another way. */
 enum hwgq_status import_state(const uint8_t *bytes, size_t length, const char *what, const struct import_state_options *options,
                               struct hwgq_model **model, struct hwgq_error *error);
 

@@ -204,7 +204,14 @@ static enum hwgq_status open_network(struct state_import *import) {
 /* ---- the rest of a model ----------------------------------------------------------------------------------------------------
  */
 
-static enum hwgq_status fill_preprocess(const struct state_import *import, struct hwgq_preprocess *preprocess) {
+static bool same_pixels(const struct hwgq_preprocess *a, const struct hwgq_preprocess *b) {
+  bool same = a->order == b->order && a->resize == b->resize && a->invert == b->invert;
+  for (int c = 0; c < (a->order == HWGQ_GRAY ? 1 : 3); c++)
+    same = same && a->mean[c] == b->mean[c] && a->scale[c] == b->scale[c];
+  return same;
+}
+
+static enum hwgq_status fill_preprocess(struct state_import *import, struct hwgq_preprocess *preprocess) {
   const struct import_state_options *options = import->options;
   const char *text = hwgq_safetensors_text(import->file, "preprocess");
   *preprocess =
@@ -216,6 +223,7 @@ static enum hwgq_status fill_preprocess(const struct state_import *import, struc
     state_note(import, "the file does not say how pixels are prepared: a network trained on (pixel / 255 - mean) / deviation "
                        "needs --mean 255*mean,... and --scale 1/(255*deviation),...; without them mean is 0 and scale 1");
   }
+  const struct hwgq_preprocess stated = *preprocess;
   if (options->has_order) preprocess->order = options->preprocess.order;
   if (options->has_resize) preprocess->resize = options->preprocess.resize;
   if (options->has_invert) preprocess->invert = options->preprocess.invert;
@@ -223,6 +231,7 @@ static enum hwgq_status fill_preprocess(const struct state_import *import, struc
     if (options->has_mean) preprocess->mean[c] = options->preprocess.mean[c];
     if (options->has_scale) preprocess->scale[c] = options->preprocess.scale[c];
   }
+  import->other_pixels = !same_pixels(&stated, preprocess);
   return HWGQ_OK;
 }
 
@@ -246,6 +255,8 @@ static enum hwgq_status fill_provenance(const struct state_import *import, const
   json_t *object = json_pack("{s:s, s:s, s:s}", "source", "pytorch", "importer", "hwgq " HWGQ_VERSION, "state_dict", digest);
   const char *text = hwgq_safetensors_text(import->file, "provenance");
   json_t *training = text ? json_loads(text, 0, NULL) : NULL;
+  if (import->other_pixels && json_object_del(training, "test_accuracy") == 0)
+    state_note(import, "the accuracy that the file claims is left out: it was measured with pixels prepared in another way");
   if (training && json_object_set(object, "training", training)) {
     json_decref(object);
     object = NULL;

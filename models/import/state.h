@@ -17,6 +17,7 @@ struct state_import {
   const struct hwgq_tensor **sorted; /* the file's tensors by name */
   bool *taken;                       /* by index into `sorted`: a layer wants it */
   struct hwgq_network *network;
+  bool other_pixels; /* they are prepared in another way than the file says */
 };
 
 void state_note(const struct state_import *import, const char *text);

@@ -2,6 +2,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "models/tool/tool.h"
 
@@ -15,7 +16,7 @@ static const struct command_usage usage = {
         "Trained models are rounded to 16 bits when they are written; imported ones are left as they are. A weight that moves\n"
         "can move a value over a quantizer's threshold, and then predictions that were close: hwgq eval counts what changes, "
         "and\n"
-        "the accuracy that the model claimed is no longer in the file.\n"
+        "the accuracy that the model claimed is no longer in the file, unless no weight moved.\n"
         "\n"
         "--float leaves the weights alone and has the model say that its first convolution is always computed in float32.",
     .min_operands = 1,
@@ -34,10 +35,38 @@ static int set_float(struct hwgq_network *network, bool value) {
   return count;
 }
 
-/* The accuracy that a model claims was measured with other weights. */
+/* Copies the weights that may be rounded (NULL: does not) and returns how many there are. */
+static size_t copy_weights(const struct hwgq_network *network, float *copy) {
+  size_t count = 0;
+  for (int i = 0; i < network->layer_count; i++) {
+    const struct hwgq_layer *layer = &network->layers[i];
+    if (layer->op != HWGQ_CONV2D || layer->inputs[0] != HWGQ_NETWORK_INPUT || !layer->weight) continue;
+    size_t window = (size_t)layer->kernel_height * (size_t)layer->kernel_width;
+    size_t own = (size_t)layer->out_channels * (size_t)(network->input.channels / layer->groups) * window;
+    if (copy) memcpy(copy + count, layer->weight, own * sizeof *copy);
+    count += own;
+  }
+  return count;
+}
+
+static enum hwgq_status round_weights(struct hwgq_model *model, int bits, bool *moved, struct hwgq_error *error) {
+  size_t count = copy_weights(model->network, NULL);
+  float *weights = malloc((count + 1) * 2 * sizeof *weights);
+  if (!weights) return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory for the weights as they were");
+  copy_weights(model->network, weights);
+  enum hwgq_status status = hwgq_network_round_pixels(model->network, &model->preprocess, bits, error);
+  copy_weights(model->network, weights + count);
+  *moved = memcmp(weights, weights + count, count * sizeof *weights) != 0;
+  free(weights);
+  return status;
+}
+
+/* The accuracy that a model claims was measured with other weights. An imported one claims that of its training. */
 static enum hwgq_status forget_accuracy(struct hwgq_model *model, struct hwgq_error *error) {
   json_t *provenance = model->provenance ? json_loads(model->provenance, 0, NULL) : NULL;
-  if (json_object_del(provenance, "test_accuracy") != 0) { /* no object, or it claims none */
+  bool own = json_object_del(provenance, "test_accuracy") == 0; /* false: no object, or it claims none */
+  bool trained = json_object_del(json_object_get(provenance, "training"), "test_accuracy") == 0;
+  if (!own && !trained) {
     json_decref(provenance);
     return HWGQ_OK;
   }
@@ -55,8 +84,9 @@ static enum hwgq_status round_model(struct hwgq_model *model, const char *path, 
     return hwgq_fail(error, HWGQ_ERROR_UNSUPPORTED, "'%s' has no convolution on its input: there is nothing to round", path);
   }
   if (keep_float) return HWGQ_OK;
-  enum hwgq_status status = hwgq_network_round_pixels(model->network, &model->preprocess, bits, error);
-  return status ? status : forget_accuracy(model, error);
+  bool moved = false;
+  enum hwgq_status status = round_weights(model, bits, &moved, error);
+  return status || !moved ? status : forget_accuracy(model, error);
 }
 
 int command_round(int argc, char **argv) {
