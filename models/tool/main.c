@@ -1,4 +1,5 @@
 /* hwgq: everything about networks but serving them. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -27,11 +28,12 @@ enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 static void print_help(FILE *file) {
   fprintf(file, "usage: hwgq COMMAND [arguments]\n\ncommands:\n");
   for (int i = 0; i < COMMAND_COUNT; i++) fprintf(file, "  %-10s %s\n", commands[i].name, commands[i].summary);
-  fprintf(file, "\n'hwgq COMMAND --help' says more. 'hwgq --version' prints the version.\n"
-                "Exit status: 0 done, 1 failed, 2 wrong usage.\n");
+  fprintf(file,
+          "\n'hwgq COMMAND --help' says more. 'hwgq --version' prints the version.\n"
+          "Exit status: 0 done, 1 failed, 2 wrong usage, 130 training was interrupted (by Control-C or SIGTERM) and saved.\n");
 }
 
-int main(int argc, char **argv) {
+static int run(int argc, char **argv) {
   if (argc < 2) {
     print_help(stderr);
     return EXIT_USAGE;
@@ -45,15 +47,20 @@ int main(int argc, char **argv) {
     return EXIT_OK;
   }
   for (int i = 0; i < COMMAND_COUNT; i++) {
-    if (strcmp(argv[1], commands[i].name) != 0) continue;
-    int code = commands[i].run(argc - 1, argv + 1);
-    if (fflush(stdout) && code == EXIT_OK) {
-      perror("hwgq: cannot write the result");
-      code = EXIT_FAILED;
-    }
-    return code;
+    if (!strcmp(argv[1], commands[i].name)) return commands[i].run(argc - 1, argv + 1);
   }
   fprintf(stderr, "hwgq: there is no command '%s'\n", argv[1]);
   print_help(stderr);
   return EXIT_USAGE;
+}
+
+int main(int argc, char **argv) {
+  int code = run(argc, argv);
+  bool failed = fflush(stdout) != 0;
+  const char *reason = failed ? strerror(errno) : "an earlier part of it could not be written";
+  if ((failed || ferror(stdout)) && code == EXIT_OK) {
+    fprintf(stderr, "hwgq: cannot write the result to standard output: %s\n", reason);
+    code = EXIT_FAILED;
+  }
+  return code;
 }
