@@ -1,4 +1,5 @@
 /* hwgq new: a model of one of the paper's networks with random weights, to serve, time and test it without trained ones. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,14 +54,39 @@ static bool set_labels(struct hwgq_model *model) {
   return model->labels != NULL;
 }
 
+/* Of the network's usual images, or of others with as bright pixels: gray ones, or color ones where gray is usual. The mean is
+ * a whole number then, as `hwgq train` measures it. */
+static enum hwgq_status set_preprocess(struct hwgq_model *model, const struct networks_entry *entry, struct hwgq_error *error) {
+  const struct hwgq_shape input = model->network->input;
+  struct hwgq_preprocess *preprocess = &model->preprocess;
+  *preprocess = entry->preprocess;
+  if (input.height != entry->input.height || input.width != entry->input.width) preprocess->resize = 0;
+  if (input.channels == entry->input.channels) return HWGQ_OK;
+  if (input.channels != 1 && input.channels != 3)
+    return hwgq_fail(error, HWGQ_ERROR_INVALID, "--input: an image has 3 channels, or 1 when it is gray, not %d",
+                     input.channels);
+  preprocess->order = input.channels == 1 ? HWGQ_GRAY : HWGQ_RGB;
+  const int usual = entry->input.channels;
+  double mean = 0, scale = 0;
+  for (int c = 0; c < usual; c++) {
+    mean += (double)entry->preprocess.mean[c] / usual;
+    scale += (double)entry->preprocess.scale[c] / usual;
+  }
+  for (int c = 0; c < input.channels; c++) {
+    preprocess->mean[c] = (float)round(mean);
+    preprocess->scale[c] = (float)scale;
+  }
+  return HWGQ_OK;
+}
+
 static enum hwgq_status make_model(const struct arguments *a, struct hwgq_model *model, struct hwgq_error *error) {
   const struct networks_entry *entry = NULL;
   enum hwgq_status status = network_choice_build(&a->choice, &model->network, &entry, error);
   if (status) return status;
   const struct hwgq_network *network = model->network;
   model->class_count = network->layers[network->layer_count - 1].output.channels;
-  model->preprocess = entry->preprocess;
-  if (network->input.height != entry->input.height || network->input.width != entry->input.width) model->preprocess.resize = 0;
+  status = set_preprocess(model, entry, error);
+  if (status) return status;
   status = networks_randomize(model->network, &model->preprocess, (uint64_t)a->seed, a->images, error);
   if (status) return status;
   char provenance[256];
