@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "engine/storage.h"
 #include "models/import/import.h"
@@ -89,6 +90,19 @@ static enum hwgq_status split_labels(const char *path, char *text, size_t length
   return HWGQ_OK;
 }
 
+enum hwgq_status import_check_output(const char *output, const char *const *inputs, int count, struct hwgq_error *error) {
+  struct stat written, read;
+  if (stat(output, &written)) return HWGQ_OK;
+  for (int i = 0; i < count; i++) {
+    if (!inputs[i] || stat(inputs[i], &read) || read.st_dev != written.st_dev || read.st_ino != written.st_ino) continue;
+    return hwgq_fail(error, HWGQ_ERROR_INVALID,
+                     "--output: '%s' is the file '%s' that is read: the model would overwrite it; choose "
+                     "another name",
+                     output, inputs[i]);
+  }
+  return HWGQ_OK;
+}
+
 enum hwgq_status import_read_labels(const char *path, char **text, const char ***labels, int *count, struct hwgq_error *error) {
   size_t length = 0;
   uint8_t *bytes = NULL;
@@ -128,7 +142,9 @@ int command_import(int argc, char **argv) {
   struct hwgq_model *model = NULL;
   struct hwgq_error error = {{0}};
   if (!arguments.quiet) arguments.options.note = import_print_note;
-  enum hwgq_status status = hwgq_storage_read(arguments.prototxt, IMPORT_MAX_PROTOTXT, &prototxt, &prototxt_length, &error);
+  const char *const inputs[] = {arguments.prototxt, arguments.caffemodel, arguments.labels};
+  enum hwgq_status status = import_check_output(arguments.output, inputs, 3, &error);
+  if (!status) status = hwgq_storage_read(arguments.prototxt, IMPORT_MAX_PROTOTXT, &prototxt, &prototxt_length, &error);
   if (!status) status = hwgq_storage_read(arguments.caffemodel, IMPORT_MAX_CAFFEMODEL, &caffemodel, &caffemodel_length, &error);
   if (!status && arguments.labels)
     status = import_read_labels(arguments.labels, &labels, &names, &arguments.options.label_count, &error);

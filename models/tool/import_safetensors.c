@@ -89,7 +89,9 @@ int import_command_safetensors(int argc, char **argv) {
   char *labels = NULL;
   const char **names = NULL;
   if (!arguments.quiet) options->note = import_print_note;
-  enum hwgq_status status = hwgq_storage_read(argv[0], IMPORT_MAX_STATE, &bytes, &length, &error);
+  const char *const inputs[] = {argv[0], arguments.labels};
+  enum hwgq_status status = import_check_output(arguments.output, inputs, 2, &error);
+  if (!status) status = hwgq_storage_read(argv[0], IMPORT_MAX_STATE, &bytes, &length, &error);
   if (!status && arguments.labels)
     status = import_read_labels(arguments.labels, &labels, &names, &options->label_count, &error);
   options->labels = names;

@@ -24,3 +24,17 @@ mkfifo "$folder/pipe"
 ok "pipe" runs 1 import caffe $net $weights -o "$folder/pipe"
 ok "pipe is named" complains "pipe: is a device, pipe or socket"
 ok "pipe is one still" test -p "$folder/pipe"
+
+# What is read is not overwritten, whatever name it has.
+cp $net "$folder/net.prototxt" && cp $weights "$folder/net.caffemodel" && ln -s net.prototxt "$folder/alias" && ln "$folder/net.caffemodel" "$folder/twin"
+seq 0 9 >"$folder/digits.txt"
+for output in net.prototxt net.caffemodel alias twin digits.txt; do
+  ok "onto $output" runs 1 import caffe "$folder/net.prototxt" "$folder/net.caffemodel" --labels "$folder/digits.txt" -o "$folder/$output"
+  ok "onto $output: said" complains "--output: '$folder/$output' is the file '$folder/"
+done
+ok "onto an input: it stays" cmp -s $net "$folder/net.prototxt"
+ok "onto an input: it stays" cmp -s $weights "$folder/net.caffemodel"
+ok "onto a state_dict" tie "$folder/state.safetensors"
+ok "onto a state_dict" runs 1 import safetensors "$folder/state.safetensors" -o "$folder/state.safetensors"
+ok "onto a state_dict: said" complains "that is read"
+ok "onto an older model" runs 0 import caffe "$folder/net.prototxt" "$folder/net.caffemodel" -o "$folder/import.hwgq"
