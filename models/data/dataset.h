@@ -30,7 +30,8 @@ struct dataset {
  * the wanted one is not, that is an error; without any, everything is the one set, whichever split is asked for. Folders may be
  * nested below CLASS. Images come in the byte order of their paths. Classes are those of all splits together, so a class that
  * one split lacks does not shift labels. val/images with val_annotations.txt (Tiny ImageNet) gets its classes from that list,
- * and test/images, which has none, is left out beside it. Hidden files and files that are no images are passed over. */
+ * and test/images, which has none, is left out beside it. Hidden files and files that are no images are passed over. Links are
+ * followed: all in a folder; in an archive those to its files, and others are refused where they could stand for images. */
 enum hwgq_status dataset_open(const char *path, enum dataset_split split, const struct hwgq_preprocess *preprocess,
                               struct hwgq_shape shape, int limit, struct dataset **dataset, struct hwgq_error *error);
 void dataset_destroy(struct dataset *dataset);

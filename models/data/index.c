@@ -7,7 +7,7 @@
 /* Kinds of files that users take for images. Those that image_decode does not read give its message instead of vanishing. */
 static const char *const image_endings[] = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"};
 
-static bool is_image_name(const char *name) {
+bool dataset_index_is_image(const char *name) {
   size_t length = strlen(name);
   for (size_t i = 0; i < sizeof image_endings / sizeof *image_endings; i++) {
     size_t ending = strlen(image_endings[i]);
@@ -88,6 +88,15 @@ static enum dataset_part part_of(const char *path, const char **rest) {
   return PART_ALL;
 }
 
+enum dataset_part dataset_index_part(const char *path) {
+  const char *rest;
+  bool bad;
+  char *clean = clean_path(path, &bad);
+  enum dataset_part part = clean && clean[0] ? part_of(clean, &rest) : PART_NONE;
+  free(clean);
+  return part;
+}
+
 static bool grow(void **array, size_t *capacity, size_t count, size_t size) {
   if (count < *capacity) return true;
   size_t wanted = *capacity ? *capacity * 2 : 256;
@@ -123,7 +132,7 @@ enum hwgq_status dataset_index_add(struct dataset_index *index, const struct dat
   bool bad, ok;
   const char *rest;
   *wanted = false;
-  if (!is_image_name(path)) return HWGQ_OK;
+  if (!dataset_index_is_image(path)) return HWGQ_OK;
   char *clean = clean_path(path, &bad);
   if (bad) {
     return hwgq_fail(error, HWGQ_ERROR_FORMAT, "'%s' holds a path that leaves it or is longer than %d bytes: '%.200s'",

@@ -47,6 +47,10 @@ enum hwgq_status dataset_index_add(struct dataset_index *index, const struct dat
                                    bool *wanted, struct hwgq_error *error);
 /* A class of images that were not kept. False without memory. */
 bool dataset_index_add_class(struct dataset_index *index, const char *name, size_t length);
+/* By its name. */
+bool dataset_index_is_image(const char *name);
+/* Where a path puts an image. PART_NONE: nowhere, it is hidden. */
+enum dataset_part dataset_index_part(const char *path);
 /* The file's text is worth handing to dataset_index_annotate. */
 bool dataset_index_is_annotations(const char *path);
 /* Takes ownership of the zero-terminated text. */

@@ -20,7 +20,7 @@ static char *directory; /* of the running test */
 static const struct hwgq_preprocess color = {.order = HWGQ_RGB}, gray = {.order = HWGQ_GRAY};
 static const struct hwgq_shape color_shape = {3, SIDE, SIDE}, gray_shape = {1, SIDE, SIDE};
 
-/* A file of a source and the picture in it. */
+/* A file of a source and the picture in it; in archives also "=PATH", a hard link, and ">PATH", a symbolic one. */
 struct item {
   const char *path, *picture;
 };
@@ -80,6 +80,24 @@ static void write_items(const struct item *items, int count) {
   }
 }
 
+static void write_entry(struct archive *archive, const struct item *item) {
+  const char kind = item->picture ? item->picture[0] : 0;
+  const bool link = kind == '=' || kind == '>';
+  size_t length = 0;
+  uint8_t *bytes = link ? NULL : picture_bytes(item->picture, &length);
+  struct archive_entry *entry = archive_entry_new();
+  archive_entry_set_pathname(entry, item->path);
+  archive_entry_set_size(entry, (la_int64_t)length);
+  archive_entry_set_filetype(entry, kind == '>' ? AE_IFLNK : AE_IFREG);
+  archive_entry_set_perm(entry, 0600);
+  if (kind == '=') archive_entry_set_hardlink(entry, item->picture + 1);
+  if (kind == '>') archive_entry_set_symlink(entry, item->picture + 1);
+  ck_assert_int_eq(archive_write_header(archive, entry), ARCHIVE_OK);
+  if (!link) ck_assert_int_eq(archive_write_data(archive, bytes, length), (la_ssize_t)length);
+  archive_entry_free(entry);
+  free(bytes);
+}
+
 static char *write_archive(const char *name, bool zip, const struct item *items, int count) {
   char *path = support_path(directory, name);
   struct archive *archive = archive_write_new();
@@ -91,19 +109,7 @@ static char *write_archive(const char *name, bool zip, const struct item *items,
   if (strstr(name, ".xz")) archive_write_add_filter_xz(archive);
   if (strstr(name, ".gz")) archive_write_add_filter_gzip(archive);
   ck_assert_int_eq(archive_write_open_filename(archive, path), ARCHIVE_OK);
-  for (int i = 0; i < count; i++) {
-    size_t length;
-    uint8_t *bytes = picture_bytes(items[i].picture, &length);
-    struct archive_entry *entry = archive_entry_new();
-    archive_entry_set_pathname(entry, items[i].path);
-    archive_entry_set_size(entry, (la_int64_t)length);
-    archive_entry_set_filetype(entry, AE_IFREG);
-    archive_entry_set_perm(entry, 0600);
-    ck_assert_int_eq(archive_write_header(archive, entry), ARCHIVE_OK);
-    ck_assert_int_eq(archive_write_data(archive, bytes, length), (la_ssize_t)length);
-    archive_entry_free(entry);
-    free(bytes);
-  }
+  for (int i = 0; i < count; i++) write_entry(archive, &items[i]);
   ck_assert_int_eq(archive_write_close(archive), ARCHIVE_OK);
   archive_write_free(archive);
   return path;
@@ -376,6 +382,80 @@ START_TEST(paths_that_leave_the_archive_are_refused) {
 }
 END_TEST
 
+/* An image that is in an archive once and linked from elsewhere is in all those places, whatever comes first. */
+START_TEST(links_in_archives_are_followed) {
+  static const struct item items[] = {{"ds/train/a/0.jpg", ">../../test/b/late.jpg"},
+                                      {"ds/test/a/1.jpg", "odd"},
+                                      {"ds/train/a/2.jpg", "=ds/test/a/1.jpg"},
+                                      {"ds/train/b/3.jpg", "gray"},
+                                      {"ds/train/b/4.jpg", "=ds/train/b/3.jpg"},
+                                      {"ds/train/b/5.jpg", ">./4.jpg"},
+                                      {"ds/train/b/6.jpg", ">../../.store/6"},
+                                      {"ds/train/b/README", ">../../NOTES"},
+                                      {"ds/.store/6", "large"},
+                                      {"ds/NOTES", NULL},
+                                      {"ds/test/b/late.jpg", "one"},
+                                      {"ds/latest", ">test"},
+                                      {"ds/broken.jpg", ">nowhere.jpg"},
+                                      {"ds/.hidden", ">/etc"}};
+  static const struct item train[] = {{"ds/train/a/0.jpg", "one"},  {"ds/train/a/2.jpg", "odd"},
+                                      {"ds/train/b/3.jpg", "gray"}, {"ds/train/b/4.jpg", "gray"},
+                                      {"ds/train/b/5.jpg", "gray"}, {"ds/train/b/6.jpg", "large"}};
+  for (int zip = 0; zip < 2; zip++) { /* zip has no hard links: libarchive writes none */
+    struct item own[sizeof items / sizeof *items];
+    memcpy(own, items, sizeof items);
+    if (zip) own[2].picture = ">../../test/a/1.jpg", own[4].picture = ">3.jpg";
+    char *path = write_archive(zip ? "a.zip" : "a.tar.gz", zip, own, sizeof own / sizeof *own);
+    open_well(path, DATASET_TRAIN, 0);
+    ck_assert_int_eq(data->count, 6);
+    ck_assert_int_eq(data->class_count, 2);
+    for (int i = 0; i < 6; i++) expect_image(i, train[i].path, i < 2 ? "a" : "b", train[i].picture);
+    open_well(path, DATASET_TEST, 0);
+    ck_assert_int_eq(data->count, 2);
+    free(path);
+  }
+}
+END_TEST
+
+START_TEST(links_that_lead_nowhere_are_named) {
+  static const struct item one = {"ds/train/a/1.jpg", "odd"}, two = {"ds/train/b/1.jpg", "gray"};
+  static const struct {
+    struct item link;
+    const char *words;
+  } cases[] = {{{"ds/train/a/2.jpg", ">3.jpg"}, "'ds/train/a/2.jpg' in '"},
+               {{"ds/train/a/2.jpg", ">../../../../1.jpg"}, "is a link to '../../../../1.jpg', which is no file"},
+               {{"ds/train/a/2.jpg", ">/ds/train/a/1.jpg"}, "which is no file of the archive"},
+               {{"ds/train/a/2.jpg", ">2.jpg"}, "which is no file of the archive"},
+               {{"ds/train/a/2.jpg", "=ds/train/a/3.jpg"}, "which is no file of the archive"},
+               {{"ds/train/c", ">a"}, "a folder, and links to folders are not followed"},
+               {{"ds/train/c", ">/images/c"}, "which is no file of the archive"},
+               {{"ds/test", ">train"}, "a folder"},
+               {{"ds/train/a/more", ">../b"}, "a folder"}};
+  const int i = _i;
+  char *path = write_archive("a.tar", false, (const struct item[]){cases[i].link, one, two}, 3);
+  expect_failure(path, DATASET_TRAIN, HWGQ_ERROR_UNSUPPORTED, cases[i].words);
+  ck_assert_ptr_nonnull(strstr(error.message, "put the files themselves into the archive"));
+  free(path);
+}
+END_TEST
+
+/* As in folders, where only chosen images are read. */
+START_TEST(damage_counts_only_in_chosen_images) {
+  static const struct item items[] = {
+      {"ds/train/a/1.jpg", "odd"},          {"ds/train/b/1.jpg", "gray"}, {"ds/preview.gif", NULL},
+      {"ds/stray/1.jpg", "truncated"},      {"ds/test/a/1.jpg", "one"},   {"ds/val/a/1.jpg", "truncated"},
+      {"ds/val/a/2.jpg", "=ds/preview.gif"}};
+  char *path = write_archive("a.tar", false, items, sizeof items / sizeof *items);
+  open_well(path, DATASET_TRAIN, 0);
+  ck_assert_int_eq(data->count, 2);
+  open_well(path, DATASET_TEST, 0);
+  ck_assert_int_eq(data->count, 1);
+  expect_failure(path, DATASET_VAL, HWGQ_ERROR_FORMAT, "ds/val/a/1.jpg");
+  ck_assert_ptr_nonnull(strstr(error.message, "neither can 1 other image be read: 'ds/val/a/2.jpg'"));
+  free(path);
+}
+END_TEST
+
 START_TEST(damaged_archives_are_refused) {
   size_t length;
   static const char *const names[] = {"a.tar.xz", "a.tar.gz", "a.zip", "a.tar"};
@@ -592,6 +672,9 @@ int main(void) {
   tcase_add_test(images, all_damaged_images_are_named);
   tcase_add_test(images, missing_split_is_named);
   tcase_add_test(images, paths_that_leave_the_archive_are_refused);
+  tcase_add_test(images, links_in_archives_are_followed);
+  tcase_add_loop_test(images, links_that_lead_nowhere_are_named, 0, 9);
+  tcase_add_test(images, damage_counts_only_in_chosen_images);
   tcase_add_loop_test(images, damaged_archives_are_refused, 0, 4);
   tcase_add_loop_test(arrays, idx_files, 0, 2);
   tcase_add_test(arrays, damaged_idx_files_are_named);
