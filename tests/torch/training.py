@@ -208,6 +208,98 @@ def images_that_cannot_be_read():
 
 
 @test
+def idx_files_that_do_not_fit():
+    """As `hwgq train` refuses them."""
+    for name, change, said in (("t10k-labels-idx1-ubyte", lambda b: b[:7] + bytes([4]) + b[8:-1], "5 images but 4 labels"),
+                               ("train-labels-idx1-ubyte", lambda b: b + b"x", "damaged: 9 bytes of data expected"),
+                               ("train-images-idx3-ubyte", lambda b: b + b"x", "more found"),
+                               ("train-images-idx3-ubyte", lambda b: b[:-1], "fewer found"),
+                               ("train-images-idx3-ubyte", lambda b: b[:10], "not an IDX file of images"),
+                               ("train-labels-idx1-ubyte", lambda b: b"", "not an IDX file of labels")):
+        folder = write_idx(path("misfit"), (9, 5), lambda label, i: striped(label, i, 1, 28)[:, :, 0])
+        with open(os.path.join(folder, name), "rb") as file:
+            content = file.read()
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(change(content))
+        common = ["lenet", folder, "-o", path("out"), "--width", "0.1", "--epochs", "1"]
+        assert said in refused(*common), (name, said)
+        run(HWGQ, "train", *common, fails=True)
+
+
+@test
+def files_that_are_no_readable_images():
+    """BMP and GIF, which Pillow knows and the engine does not; where they are in no split, nobody minds."""
+    folder = images("kinds", train={"a": 2, "bb": 2}, test={"a": 1, "bb": 1})
+    if not folder:
+        return
+    from PIL import Image
+    common = ["lenet", folder, "-o", path("out"), "--width", "0.1", "--epochs", "1"]
+    pixels = Image.fromarray(striped(1, 1, 1, 28)[:, :, 0])
+    pixels.save(path("kinds/preview.gif"))
+    assert len(twin(*common).training) == 4
+    for name, kind in (("x.bmp", "BMP"), ("x.jpg", "BMP"), ("x.GIF", "GIF"), ("x.tif", "TIFF")):
+        file = path("kinds/train/a/" + name)
+        pixels.save(file, kind)
+        message = refused(*common)
+        assert message.startswith(file + ": not an image that is read here: convert it"), message
+        run(HWGQ, "train", *common, fails=True)
+        os.remove(file)
+
+
+@test
+def links():
+    """Of folders and images, in folders and in archives; one that leads nowhere is refused."""
+    folder = images("linked", train={"a": 3}, test={"a": 1, "bb": 2})
+    if not folder:
+        return
+    common = ["-o", path("out"), "--width", "0.1", "--epochs", "1"]
+    os.symlink("../test/bb", path("linked/train/bb"))
+    session = twin("lenet", folder, *common)
+    assert session.labels == ["a", "bb"] and session.training.labels.tolist() == [0, 0, 0, 1, 1], session.training.labels
+    os.symlink("..", path("linked/train/bb/circle"))
+    assert "lies deeper than 8 folders" in refused("lenet", folder, *common)
+    os.remove(path("linked/train/bb/circle"))
+
+    def packed():
+        with tarfile.open(path("linked.tar"), "w") as archive:
+            archive.add(folder, "linked")
+        return path("linked.tar")
+
+    assert "'linked/train/bb' is a link to '../test/bb', a folder" in refused("lenet", packed(), *common)
+    os.remove(path("linked/train/bb"))
+    os.makedirs(path("linked/train/bb"))
+    os.link(path("linked/test/bb/0.jpg"), path("linked/train/bb/hard.jpg"))
+    os.symlink("../../test/bb/1.jpg", path("linked/train/bb/soft.jpg"))
+    for source in (folder, packed()):
+        session = twin("lenet", source, *common)
+        assert session.training.labels.tolist() == [0, 0, 0, 1, 1], session.training.labels
+        assert len(session.test) == 3
+        run(HWGQ, "train", "lenet", source, "-o", path("c.hwgq"), "--width", "0.1", "--epochs", "1", "--threads", "1")
+    os.symlink("nowhere.jpg", path("linked/train/bb/to.jpg"))
+    message = refused("lenet", packed(), *common)
+    assert "train/bb/to.jpg: " in message and "is a link to 'nowhere.jpg', which is no image of the archive" in message, message
+
+
+@test
+def undivided_images():
+    """All are trained on with --no-test, and without it there is something to say."""
+    folder = images("undivided", photos={"a": 2, "bb": 3})
+    if not folder:
+        return
+    common = ["-o", path("out"), "--width", "0.1", "--epochs", "1"]
+    with tarfile.open(path("undivided.tar"), "w") as archive:
+        archive.add(folder, "undivided")
+    for source in (folder, path("undivided/photos"), path("undivided.tar")):
+        session = twin("lenet", source, "--no-test", *common)
+        assert session.labels == ["a", "bb"] and session.training.labels.tolist() == [0, 0, 1, 1, 1], session.labels
+        message = refused("lenet", source, *common)
+        assert "has no train/ and test/" in message and "--no-test" in message, message
+    os.rename(path("undivided/photos/a/0.jpg"), path("undivided/loose.jpg"))
+    message = refused("lenet", folder, "--no-test", *common)
+    assert "loose.jpg is in no folder that names its class" in message, message
+
+
+@test
 def outputs_that_cannot_be_written():
     """Said before the images are read: here there are none."""
     common = ["lenet", path("no-images"), "--width", "0.1"]

@@ -1,11 +1,13 @@
 """Labelled images in memory, from what `hwgq train` reads: a folder or archive with train/CLASS/IMAGE and test/CLASS/IMAGE (or
-val/, also Tiny ImageNet's), a folder of MNIST or Fashion-MNIST IDX files, a folder of CIFAR-10 binary batches. Images in files
-need Pillow."""
+val/, also Tiny ImageNet's), or just CLASS/IMAGE, a folder of MNIST or Fashion-MNIST IDX files, a folder of CIFAR-10 binary
+batches. Images in files need Pillow."""
 import functools
 import gzip
 import io
 import lzma
+import math
 import os
+import posixpath
 import struct
 import tarfile
 import zipfile
@@ -13,14 +15,19 @@ import zlib
 
 import numpy
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+# What users take for images, and what is read: an image of another kind is refused, and does not vanish.
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_DEPTH = 8  # folders within folders, links among them
 
 
 class Images:
-    """pixels: uint8 [N, H, W, C] in the network's channel order; labels: int64 [N]; classes: names, or "0", "1", ..."""
+    """pixels: uint8 [N, H, W, C] in the network's channel order; labels: int64 [N]; classes: names, or "0", "1", ...;
+    undivided: the source has no train/ and test/, and these are all its images."""
 
-    def __init__(self, pixels, labels, classes):
+    def __init__(self, pixels, labels, classes, undivided):
         self.pixels, self.labels, self.classes = pixels, numpy.asarray(labels, numpy.int64), classes
+        self.undivided = undivided
 
 
 # ---- one image -------------------------------------------------------------------------------------------------------
@@ -45,10 +52,10 @@ def decode(name, read, shape, preprocess):
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        image = ImageOps.exif_transpose(Image.open(io.BytesIO(read())))
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(read()), formats=FORMATS))
         image = fit(image.convert("L" if preprocess["order"] == "gray" else "RGB"), shape, preprocess.get("resize", 0))
     except UnidentifiedImageError:
-        raise ValueError(f"{name}: not an image that Pillow knows")
+        raise ValueError(f"{name}: not an image that is read here: convert it to JPEG, PNG or WebP, or take it away")
     except Exception as error:  # Pillow's decoders raise all kinds
         raise ValueError(f"{name}: cannot be decoded: {error}")
     return numpy.asarray(image).reshape(shape[1], shape[2], shape[0])
@@ -67,25 +74,37 @@ def from_array(pixels, shape, preprocess):
 # ---- sources: [(class, pixels or a function that makes them of shape and preprocess)] ---------------------------------
 
 
-def read_idx(path):
+def read_idx(path, rank):
     opened = gzip.open if path.endswith(".gz") else open
-    with opened(path, "rb") as file:
-        data = file.read()
-    rank = data[3]
-    if data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * rank:
-        raise ValueError(f"{path}: not an IDX file of bytes")
-    extents = struct.unpack(f">{rank}I", data[4:4 + 4 * rank])
-    return numpy.frombuffer(data, numpy.uint8, int(numpy.prod(extents)), 4 + 4 * rank).reshape(extents)
+    try:
+        with opened(path, "rb") as file:
+            data = file.read()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: cannot be unpacked: {error}")
+    start = 4 + 4 * rank
+    if data[:4] != bytes([0, 0, 8, rank]) or len(data) < start:
+        raise ValueError(f"{path}: not an IDX file of {'images' if rank == 3 else 'labels'}: it must start with "
+                         f"0x00000{800 + rank}")
+    extents = struct.unpack(f">{rank}I", data[4:start])
+    expected, found = math.prod(extents), len(data) - start
+    if expected == 0 or expected != found:
+        raise ValueError(f"{path}: damaged: {expected} bytes of data expected for {extents[0]} entries, "
+                         f"{'fewer' if found < expected else 'more'} found")
+    return numpy.frombuffer(data, numpy.uint8, expected, start).reshape(extents)
 
 
 def idx_source(folder, split):
-    found = []
+    found, stem = [], "train" if split == "train" else "t10k"
     for kind in ("images-idx3", "labels-idx1"):
-        names = [f"{'train' if split == 'train' else 't10k'}-{kind}-ubyte{ending}" for ending in ("", ".gz")]
-        found += [os.path.join(folder, name) for name in names if os.path.exists(os.path.join(folder, name))][:1]
-    if len(found) != 2:
+        names = [f"{stem}-{kind}-ubyte{ending}" for ending in ("", ".gz")]
+        found.append(next((os.path.join(folder, name) for name in names if os.path.exists(os.path.join(folder, name))), None))
+    if not found[0]:
         return None
-    images, labels = read_idx(found[0]), read_idx(found[1])
+    if not found[1]:
+        raise ValueError(f"{folder} has no {stem}-labels-idx1-ubyte[.gz]")
+    images, labels = read_idx(found[0], 3), read_idx(found[1], 1)
+    if len(images) != len(labels):
+        raise ValueError(f"{folder} has {len(images)} images but {len(labels)} labels")
     return [(int(label), image[:, :, None]) for label, image in zip(labels, images)]
 
 
@@ -97,23 +116,69 @@ def cifar_source(folder, split):
     return [(int(row[0]), row[1:].reshape(3, 32, 32).transpose(1, 2, 0)) for row in rows]
 
 
+def is_wanted(name):
+    return name.lower().endswith(IMAGE_ENDINGS) or posixpath.basename(name) == "val_annotations.txt"
+
+
+def fail(error):
+    raise error
+
+
+def folder_files(path):
+    """Links are followed, hidden folders are not entered."""
+    for folder, folders, names in os.walk(path, onerror=fail, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if folders and folder != path and os.path.relpath(folder, path).count("/") + 2 > MAX_DEPTH:
+            raise ValueError(f"{os.path.join(folder, folders[0])} lies deeper than {MAX_DEPTH} folders")
+        for name in filter(is_wanted, names):
+            full = os.path.join(folder, name)
+            yield os.path.relpath(full, path), lambda full=full: open(full, "rb").read()
+
+
+def tar_files(path):
+    """An image may stand in the archive once and be linked from other places."""
+    there, links = {}, {}
+    with tarfile.open(path, "r|*") as archive:  # a stream: an .xz cannot go back
+        for member in archive:
+            name = posixpath.normpath(member.name)
+            if member.isfile() and is_wanted(name):
+                there[name] = archive.extractfile(member).read()
+            elif member.islnk() or member.issym():
+                target = member.linkname if member.islnk() else posixpath.join(posixpath.dirname(name), member.linkname)
+                links[name] = posixpath.normpath(target), member.linkname
+
+    def end(name):
+        for _ in range(MAX_DEPTH):
+            if name not in links:
+                break
+            name = links[name][0]
+        return name
+
+    def read(name):
+        if end(name) not in there:
+            raise ValueError(f"it is a link to '{links[name][1]}', which is no image of the archive: put the files themselves "
+                             "into it (tar --dereference)")
+        return there[end(name)]
+
+    for name, (target, stated) in links.items():
+        below = end(target) + "/"
+        if split_of([*name.split("/"), "class", "image"])[0] and any(other.startswith(below) for other in there):
+            raise ValueError(f"{path}: '{name}' is a link to '{stated}', a folder, and links to folders are not followed in "
+                             "archives: put the files themselves into it (tar --dereference)")
+    for name in [*there, *filter(is_wanted, links)]:
+        yield name, lambda name=name: read(name)
+
+
 def named_files(path):
-    """(name, function that reads it) of a folder or an archive."""
+    """(name, function that reads it) of a folder or an archive: images, and lists of classes."""
     if os.path.isdir(path):
-        for folder, _, names in os.walk(path):
-            for name in names:
-                full = os.path.join(folder, name)
-                yield os.path.relpath(full, path), lambda full=full: open(full, "rb").read()
+        yield from folder_files(path)
     elif zipfile.is_zipfile(path):
         archive = zipfile.ZipFile(path)
-        for name in archive.namelist():
+        for name in filter(is_wanted, archive.namelist()):
             yield name, lambda name=name: archive.read(name)
     else:
-        with tarfile.open(path, "r|*") as archive:  # a stream: an .xz cannot go back
-            for member in archive:
-                if member.isfile() and member.name.lower().endswith(IMAGE_ENDINGS):
-                    data = archive.extractfile(member).read()
-                    yield member.name, lambda data=data: data
+        yield from tar_files(path)
 
 
 SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
@@ -135,8 +200,21 @@ def annotations(files):
     return {}
 
 
+def classes_of_undivided(path, entries):
+    """The class is the first folder, after folders that all images share: (name, class, read)."""
+    paths = [name.split("/") for name, _, _ in entries]
+    place = 0
+    while all(len(parts) > place + 2 and parts[place] == paths[0][place] for parts in paths):
+        place += 1
+    for parts in paths:
+        if len(parts) < place + 2:
+            raise ValueError(f"{path}: {'/'.join(parts)} is in no folder that names its class: expected CLASS/IMAGE")
+    return [(name, parts[place], read) for parts, (name, _, read) in zip(paths, entries)]
+
+
 def file_source(path, split):
-    found = {"train": [], "test": [], "val": []}
+    """The source, its classes, and whether it is undivided."""
+    found = {"train": [], "test": [], "val": [], None: []}
     try:
         files = list(named_files(path))
     except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError) as error:
@@ -145,9 +223,9 @@ def file_source(path, split):
     for name, read in files:
         parts = [part for part in name.split("/") if part not in ("", ".")]
         part, place = split_of(parts)
-        if not part or not name.lower().endswith(IMAGE_ENDINGS) or any(p.startswith((".", "__MACOSX")) for p in parts):
+        if not name.lower().endswith(IMAGE_ENDINGS) or any(p.startswith((".", "__MACOSX")) for p in parts):
             continue
-        label = parts[place + 1]
+        label = parts[place + 1] if part else None
         if annotated and label == "images":
             if part == "test":  # without classes
                 continue
@@ -155,13 +233,16 @@ def file_source(path, split):
                 raise ValueError(f"{path}: val_annotations.txt has no class for {name}")
             label = annotated[parts[-1]] if part == "val" else label
         found[part].append(("/".join(parts), label, read))
+    beside, undivided = found.pop(None), not any(found.values())
+    if undivided and beside:
+        found["train"] = found["test"] = classes_of_undivided(path, beside)
     # Classes of all splits, so that one that a split lacks does not shift the labels.
     classes = sorted({label for entries in found.values() for _, label, _ in entries}, key=str.encode)
     number = {label: i for i, label in enumerate(classes)}
     entries = found["train"] if split == "train" else found["test"] or found["val"]
     entries.sort(key=lambda entry: entry[0].encode())
     source = [(number[label], functools.partial(decode, os.path.join(path, name), read)) for name, label, read in entries]
-    return source, classes
+    return source, classes, undivided
 
 
 def spread(labels, limit):
@@ -176,12 +257,14 @@ def spread(labels, limit):
 def read_images(path, split, shape, preprocess, limit=0):
     """split: "train" or "test". None when there are no test images."""
     source, classes = (idx_source(path, split) or cifar_source(path, split)) if os.path.isdir(path) else None, None
+    undivided = False
     if not source:
-        source, classes = file_source(path, split)
+        source, classes, undivided = file_source(path, split)
     if not source:
         if split == "test":
             return None
-        raise ValueError(f"{path}: no images to train on: expected train/CLASS/IMAGE, IDX files or CIFAR-10 batches")
+        raise ValueError(f"{path}: no images to train on: expected train/CLASS/IMAGE, CLASS/IMAGE, IDX files or CIFAR-10 "
+                         "batches")
     labels = [label for label, _ in source]
     classes = classes or [str(i) for i in range(max(labels) + 1)]
     chosen = spread(labels, limit) if limit else range(len(labels))
@@ -193,4 +276,4 @@ def read_images(path, split, shape, preprocess, limit=0):
         pixels = pixels[..., ::-1]
     if preprocess.get("invert"):
         pixels = 255 - pixels
-    return Images(numpy.ascontiguousarray(pixels), [labels[i] for i in chosen], classes)
+    return Images(numpy.ascontiguousarray(pixels), [labels[i] for i in chosen], classes, undivided)

@@ -142,6 +142,9 @@ class Session:
         self.preprocess = {"order": options.order or ("gray" if channels == 1 else "rgb"), "resize": options.resize,
                            "invert": options.invert == "yes"}
         images = read_images(options.data, "train", shape, self.preprocess, options.limit)
+        if images.undivided and not options.no_test:
+            raise ValueError(f"{options.data} has no train/ and test/: put some images of every class into test/CLASS and the "
+                             "others into train/CLASS, or train on all with --no-test")
         test = None if options.no_test else read_images(options.data, "test", shape, self.preprocess, options.limit)
         self.labels = max(images.classes, test.classes if test else [], key=len)
         classes = len(self.labels)
