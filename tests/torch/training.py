@@ -151,6 +151,12 @@ def options_that_do_not_go_together():
                        (["--distill-weight", "0.5"], "--teacher MODEL"),
                        (["--average", "0.9", "--average-epochs", "2"], "not both"),
                        (["--crop", "0.99"], "does not lie in"),
+                       (["--pad", "65"], "argument --pad: 65 does not lie in 0 to 64"),
+                       (["--lr", "1/0"], "argument --lr: '1/0' is not a number"),
+                       (["--lr", "1/"], "argument --lr: '1/' is not a number"),
+                       (["--lr", "much"], "argument --lr: 'much' is not a number"),
+                       (["--lr", "1e999"], "argument --lr: '1e999' is not a number"),
+                       (["--mean", "1,2/0,3"], "argument --mean: '2/0' is not a number"),
                        (["--scale", "0"], "scale of 0")):
         message = refused(*common, *case)
         assert said in message, message

@@ -10,10 +10,13 @@ from hwgq_torch import BACKWARDS
 
 def fraction(text):
     """"0.5" or "1/64"."""
-    above, _, below = text.partition("/")
-    value = float(above) / float(below or 1)
+    above, slash, below = text.partition("/")
+    try:
+        value = float(above) / float(below if slash else 1)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
     if not math.isfinite(value):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number, such as 0.5 or 1/64")
     return value
 
 
@@ -84,7 +87,7 @@ RECIPE = {
     "statistics-batches": (whole(0, 1000000), 0),
     "seed": (whole(0, 2**63 - 1), 1),
     "mirror": (YES, "yes"),
-    "pad": (whole(0, 255), 4),
+    "pad": (whole(0, 64), 4),
     "zoom": (number(0, 4), 0.0),
     "crop": (number(0, 0.95), 0.0),
     "aspect": (number(0, 4), 0.0),
