@@ -292,8 +292,9 @@ def train_and_evaluate(network, data, *options):
 def training_on_idx_files():
     folder = write_idx(path("idx"), (300, 100), lambda label, i: striped(label, i, 1, 28)[:, :, 0])
     train_and_evaluate("lenet", folder, "--width", "0.5", "--epochs", "3", "--batch", "20", "--mirror", "no")
+    os.replace(path("state"), path("begun"))
     train_and_evaluate("lenet", folder, "--width", "0.5", "--epochs", "2", "--batch", "20", "--invert", "yes", "--initial",
-                       path("state"))
+                       path("begun"))
 
 
 @test

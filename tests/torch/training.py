@@ -330,6 +330,38 @@ def outputs_that_cannot_be_written():
 
 
 @test
+def outputs_that_would_replace_something():
+    """Data, a teacher, weights to begin with, the checkpoint that is resumed; or one another. By whatever name."""
+    common = ["lenet", data(), "--width", "0.1", "--epochs", "1"]
+    twin(*common, "-o", path("first"))
+    run(HWGQ, "import", "safetensors", path("first"), "-o", path("first.hwgq"), "--quiet")
+    with tarfile.open(path("first.tar"), "w") as archive:
+        archive.add(data(), "few")
+    with open(path("first.txt"), "w") as file:
+        file.write("a\nb\nc\n")
+    os.symlink("first.hwgq", path("first.alias"))
+    os.symlink(FOLDER, path("here"))
+    before = {name: os.stat(path(name)).st_mtime_ns for name in os.listdir(FOLDER) if name.startswith("first")}
+    for case, said in (
+            (["-o", path("first.hwgq"), "--teacher", path("first.hwgq")], "would replace the teacher (--teacher "),
+            (["-o", path("first.alias"), "--teacher", path("first.hwgq")], "would replace the teacher (--teacher "),
+            (["-o", path("first"), "--initial", path("first")], "would replace the weights to begin with (--initial "),
+            (["-o", path("out"), "--checkpoint", path("here/first"), "--initial", path("first")], "would replace the weights"),
+            (["-o", path("out"), "--log", path("first.txt"), "--labels", path("first.txt")], "would replace the labels"),
+            (["-o", path("new"), "--checkpoint", path("here/new")], "would be the same file: choose another --output or"),
+            (["-o", path("new"), "--log", path("here/new")], "would be the same file: choose another --output or --log"),
+            (["-o", path("new"), "--log", path("here/new.checkpoint")], "would be the same file: choose another --checkpoint")):
+        message = refused(*common, *case)
+        assert said in message, message
+    message = refused("lenet", path("first.tar"), "-o", path("here/first.tar"))
+    assert "would replace the data (DATA " in message, message
+    message = refused("--resume", path("first.checkpoint"), "-o", path("first.checkpoint"))
+    assert "the same file" in message, message
+    assert before == {name: os.stat(path(name)).st_mtime_ns for name in before}, "something was replaced"
+    assert not os.path.exists(path("new"))
+
+
+@test
 def devices_that_are_not_there():
     common = ["lenet", data(), "-o", path("out"), "--device"]
     for name in ("cuda:63", "abacus") + (() if torch.cuda.is_available() else ("cuda",)):
@@ -567,6 +599,37 @@ def resumed():
     assert session.epoch == 6 and session.options.lr == 0 and session.options.zoom == 0.2
     twin(*common[:4], "--epochs", "1", "-o", path("two halves"))
     assert checkpoint.read(path("two halves.checkpoint.old"))[1]["epoch"] == 6, "an earlier run's checkpoint is lost"
+    for number in (2, 3):
+        twin(*common[:4], "--epochs", "1", "--seed", str(number), "-o", path("two halves"))
+    names = ["two halves.checkpoint" + ending for ending in (".old", ".old.2", ".old.3", "")]
+    found = [checkpoint.read(path(name))[1] for name in names]
+    assert [(state["epoch"], state["recipe"].get("seed")) for state in found] == [(6, 7), (1, None), (1, 2), (1, 3)], found
+    twin("--resume", path("two halves.checkpoint"), "--epochs", "2", "--checkpoint", path("two halves.checkpoint.old"), "-o",
+         path("out"))
+    assert checkpoint.read(path("two halves.checkpoint.old.old"))[1]["epoch"] == 6, "another run's checkpoint is lost"
+
+
+@test
+def a_complete_run_with_other_options():
+    """Claims what the engine finds, and nothing without a test."""
+    folder = write_idx(path("claims"), (120, 60), lambda label, i: striped(label, i, 1, 28)[:, :, 0])
+    session = twin("lenet", folder, "-o", path("claimed"), "--width", "0.3", "--epochs", "3", "--batch", "20", "--mirror", "no")
+    first, resume = session.result, ["--resume", path("claimed.checkpoint"), "-o", path("other")]
+    assert first > 0.5, first
+    assert twin(*resume).result == first and not twin(*resume).changed
+    for changed in (["--invert", "yes"], ["--mean", "10"], ["--scale", "1/8"], ["--statistics-batches", "3"],
+                    ["--limit", "30"], ["--invert", "yes", "--average", "0.5"]):
+        session = twin(*resume, *changed)
+        assert session.epoch == 3 and session.changed, changed
+        run(HWGQ, "import", "safetensors", path("other"), "-o", path("other.hwgq"), "--quiet")
+        found = json.loads(run(HWGQ, "eval", "--json", path("other.hwgq"), folder, *changed[:2 * (changed[0] == "--limit")]))
+        assert abs(found["top1"] - session.result) < 1e-6, (changed, found["top1"], session.result)
+        claimed = json.loads(checkpoint.read_tensors(path("other"))[0]["provenance"])["test_accuracy"]
+        assert claimed == session.result, (changed, claimed)
+    session = twin(*resume, "--invert", "yes", "--no-test")
+    assert session.result is None
+    assert json.loads(checkpoint.read_tensors(path("other"))[0]["provenance"])["test_accuracy"] is None
+    assert checkpoint.read(path("claimed.checkpoint"))[1]["result"] == first
 
 
 @test

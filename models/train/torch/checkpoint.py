@@ -57,8 +57,15 @@ def read(path):
         {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
 
+def same_model(session, state):
+    """Whether what was chosen makes the model that the checkpoint's run made, but for the names of classes."""
+    now = json.loads(json.dumps(session.chosen))  # as it would be read
+    recipes = [{key: value for key, value in chosen.items() if key != "labels"} for chosen in (now, state["recipe"])]
+    return recipes[0] == recipes[1] and all(getattr(session.options, key) == state["run"][key] for key in ("data", "no_test"))
+
+
 def restore(session, state, tensors):
-    """Puts a session of the same network where the checkpoint was written."""
+    """Puts a session of the same network where the checkpoint was written. The accuracy is that of the checkpoint's options."""
     options = session.options
     if state["optimizer"] != options.optimizer:
         raise ValueError(f"{options.resume} is a run with --optimizer {state['optimizer']}, which stays")
@@ -75,4 +82,6 @@ def restore(session, state, tensors):
         for name, value in average.items():
             session.average.values[name].copy_(value)
         session.average.count, session.average.measured = state["average_count"], state["average_measured"]
-    session.epoch, session.result, session.seconds = state["epoch"], state["result"], state["seconds"]
+    session.changed = not same_model(session, state)
+    session.epoch, session.seconds = state["epoch"], state["seconds"]
+    session.result = None if session.changed else state["result"]

@@ -134,6 +134,7 @@ class Session:
         if options.teacher:
             self.teacher = Teacher(options.teacher, network.description, self.preprocess, self.labels, self.device)
         self.epoch, self.result, self.seconds = 0, None, 0.0
+        self.changed = False  # since the checkpoint, in a way that may make another model
         if resumed:
             checkpoint.restore(self, *resumed[1:])
 
@@ -255,8 +256,22 @@ def measure(session):
     return plain, session.result
 
 
+def finish(session):
+    """A run that was complete is not trained. With other options it makes another model, which is tested as after its last
+    epoch."""
+    print(f"the run is complete, of {session.epoch} epochs: more than that as --epochs would train on")
+    if session.changed:
+        session.epoch -= 1
+        measure(session)
+        session.epoch += 1
+        if session.result is not None:
+            print(f"tested once more, with the options that changed: {100 * session.result:.2f} %")
+
+
 def train(session, log):
     options = session.options
+    if session.epoch >= options.epochs:
+        finish(session)
     while session.epoch < options.epochs:
         start = time.time()
         loss, right, step_rate = run_epoch(session)
@@ -299,6 +314,46 @@ def check_writable(path):
         raise ValueError(f"cannot write {path}: {error.strerror}")
 
 
+def same_file(one, other):
+    """Also of files that are yet to be made."""
+    there = os.path.exists(one), os.path.exists(other)
+    if all(there):
+        return os.path.samefile(one, other)
+    return not any(there) and os.path.realpath(one) == os.path.realpath(other)
+
+
+def check_apart(options):
+    """No output may be another one or something that is read, but for the checkpoint of a run that goes on."""
+    outputs = [("state_dict", "--output", options.output), ("checkpoint", "--checkpoint", options.checkpoint),
+               ("log", "--log", options.log)]
+    inputs = [("checkpoint to resume", "--resume", options.resume), ("weights to begin with", "--initial", options.initial),
+              ("teacher", "--teacher", options.teacher), ("labels", "--labels", options.labels), ("data", "DATA", options.data),
+              ("network", "NETWORK", options.network)]
+    for i, (what, option, path) in enumerate(outputs):
+        for other, other_option, other_path in outputs[i + 1:]:
+            if path and other_path and same_file(path, other_path):
+                raise ValueError(f"the {what} {path} and the {other} {other_path} would be the same file: choose another "
+                                 f"{option} or {other_option}")
+        for other, other_option, other_path in inputs:
+            if option == "--checkpoint" and other_option == "--resume":
+                continue
+            if path and other_path and os.path.exists(other_path) and same_file(path, other_path):
+                raise ValueError(f"the {what} {path} would replace the {other} ({other_option} {other_path}), which is the "
+                                 f"same file: choose another {option}")
+
+
+def keep_checkpoint(options):
+    """The checkpoint of an earlier run, perhaps of hours, gets a name that nothing has."""
+    if not os.path.exists(options.checkpoint) or (options.resume and same_file(options.resume, options.checkpoint)):
+        return
+    kept, number = options.checkpoint + ".old", 1
+    while os.path.lexists(kept):
+        number += 1
+        kept = f"{options.checkpoint}.old.{number}"
+    os.rename(options.checkpoint, kept)
+    print(f"an earlier run's checkpoint is now {kept}")
+
+
 def open_log(path):
     """An earlier log is not touched yet."""
     try:
@@ -309,6 +364,7 @@ def open_log(path):
 
 def main(arguments):
     options, chosen, given = option_table.parse(arguments, __doc__.split("\n")[0], read_recipe)
+    check_apart(options)
     check_writable(options.output)
     check_writable(options.checkpoint)
     with open_log(options.log) as log:
@@ -319,9 +375,8 @@ def run(options, chosen, given, log):
     session = Session(options, chosen, given)
     if log and not options.resume and os.path.isfile(options.log):
         log.truncate(0)
-    if not options.resume and os.path.exists(options.checkpoint):  # perhaps of hours
-        os.replace(options.checkpoint, options.checkpoint + ".old")
-        print(f"an earlier run's checkpoint is now {options.checkpoint}.old")
+    if session.epoch < options.epochs:  # a complete run writes none
+        keep_checkpoint(options)
     print(f"{session.network.description['name']}: {len(session.training)} images to train on, "
           f"{len(session.test) if session.test else 0} to test, {len(session.labels)} classes, on {session.device}", flush=True)
     try:
