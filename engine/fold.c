@@ -57,6 +57,13 @@ int hwgq_quantize_levels(const struct hwgq_layer *quantize) {
   return quantize->sign ? 1 : quantize->level_count;
 }
 
+bool hwgq_quantize_uniform(const struct hwgq_layer *quantize) {
+  for (int k = 1; k < quantize->level_count; k++) {
+    if (quantize->centers[k] != (float)((k + 1) * (double)quantize->centers[0])) return false;
+  }
+  return true;
+}
+
 static bool above(const struct hwgq_layer *quantize, int level, double value) {
   return quantize->sign ? value >= 0 : value > (double)quantize->thresholds[level];
 }
@@ -158,9 +165,9 @@ void hwgq_fold_f32(const struct hwgq_chain *chain, int channel, bool flip, const
   }
 }
 
-void hwgq_fold_f64(const struct hwgq_chain *chain, int channel, bool flip, const struct hwgq_layer *quantize,
+void hwgq_fold_f64(const struct hwgq_chain *chain, int channel, bool flip, const struct hwgq_layer *quantize, double bound,
                    double *thresholds, size_t step, bool *negate) {
-  const struct search search = {chain, quantize, channel, flip, value_f64, order_f64(-1e300), order_f64(1e300)};
+  const struct search search = {chain, quantize, channel, flip, value_f64, order_f64(-bound), order_f64(bound)};
   *negate = falls(&search);
   for (int j = 0; j < hwgq_quantize_levels(quantize); j++) {
     const int64_t order = bisect(&search, j, *negate);

@@ -28,15 +28,18 @@ double hwgq_chain_evaluate(const struct hwgq_chain *chain, int channel, bool fli
 bool hwgq_chain_falls(const struct hwgq_chain *chain, int channel);
 /* The level (0 to level_count; sign: 0 or 1) that a quantize layer gives a value. */
 int hwgq_quantize_level(const struct hwgq_layer *quantize, double value);
+/* Centers that are multiples of the first, each rounded to float32: they stand for the multiples. */
+bool hwgq_quantize_uniform(const struct hwgq_layer *quantize);
 /* Levels above 0 of a quantize layer: level_count, or 1 for sign. */
 int hwgq_quantize_levels(const struct hwgq_layer *quantize);
 
-/* For each j: level > j exactly when (accumulator >= thresholds[j * step]) != *negate. bound: largest |accumulator|. */
+/* For each j: level > j exactly when (accumulator >= thresholds[j * step]) != *negate. bound: largest |accumulator|; a
+ * threshold that none reaches is above it. */
 void hwgq_fold_i32(const struct hwgq_chain *chain, int channel, bool flip, const struct hwgq_layer *quantize, int32_t bound,
                    int32_t *thresholds, size_t step, bool *negate);
 void hwgq_fold_f32(const struct hwgq_chain *chain, int channel, bool flip, const struct hwgq_layer *quantize, float *thresholds,
                    size_t step, bool *negate);
-void hwgq_fold_f64(const struct hwgq_chain *chain, int channel, bool flip, const struct hwgq_layer *quantize,
+void hwgq_fold_f64(const struct hwgq_chain *chain, int channel, bool flip, const struct hwgq_layer *quantize, double bound,
                    double *thresholds, size_t step, bool *negate);
 
 /* Steps y = a * x + b. After step s come, where its bits are set, a relu and then rounding to float32. At most HWGQ_MAX_CHAIN +

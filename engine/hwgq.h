@@ -107,7 +107,8 @@ struct hwgq_layer {
   float *gamma, *beta; /* [channels] */
 
   /* quantize. Either sign: x >= 0 -> +1, else -1. Or: the level is the number of j with x > thresholds[j] (equality goes to
-   * the lower level); level 0 stands for 0, level k for centers[k - 1]. Both arrays increase strictly. */
+   * the lower level); level 0 stands for 0, level k for centers[k - 1], or for k * centers[0] where all centers are such
+   * multiples, rounded to float32. Both arrays increase strictly. */
   bool sign;
   int level_count; /* non-zero levels: 3 for 2 bits */
   float centers[HWGQ_MAX_LEVELS];

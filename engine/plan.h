@@ -378,7 +378,7 @@ enum hwgq_status plan_add_outputs(struct plan_builder *builder, const struct pla
                                   struct plan_epilogue *epilogue);
 /* Thresholds and affine steps of a stage whose blocks and types are known. */
 enum hwgq_status plan_fold_ending(struct plan_builder *builder, struct plan_stage *stage, const struct plan_ending *ending,
-                                  const bool *flip, int32_t bound);
+                                  const bool *flip, double bound);
 enum hwgq_status plan_build_chain(struct plan_builder *builder, int index);
 /* plan_concat.c */
 void plan_find_join(const struct plan_builder *builder, int concat, struct plan_join *join);
@@ -426,11 +426,11 @@ enum hwgq_status plan_make_blocks(struct plan_builder *builder, int channels, in
 /* plan_epilogue.c */
 void plan_coding_of(const struct hwgq_layer *quantize, struct plan_coding *coding);
 /* Affine steps; and thresholds, on accumulators or, where steps exist already, on the floats that they give. `flip`
- * [channels]: accumulators that have the opposite sign, or NULL. bound: largest |accumulator| when it is an integer. */
+ * [channels]: accumulators that have the opposite sign, or NULL. bound: largest |accumulator| of a binary layer. */
 enum hwgq_status plan_fold_floats(struct plan_builder *builder, struct plan_epilogue *epilogue, const struct hwgq_chain *chain,
                                   const bool *flip);
 enum hwgq_status plan_fold_levels(struct plan_builder *builder, struct plan_epilogue *epilogue, const struct hwgq_chain *chain,
-                                  const struct hwgq_layer *quantize, const bool *flip, int32_t bound);
+                                  const struct hwgq_layer *quantize, const bool *flip, double bound);
 /* plan_units.c: sets prepare_units, run_units and cost_ns of every stage. */
 void plan_set_units(struct hwgq_plan *plan);
 /* plan_buffers.c */

@@ -153,7 +153,7 @@ static void set_residual(const struct plan_builder *builder, struct plan_stage *
 }
 
 enum hwgq_status plan_fold_ending(struct plan_builder *builder, struct plan_stage *stage, const struct plan_ending *ending,
-                                  const bool *flip, int32_t bound) {
+                                  const bool *flip, double bound) {
   struct plan_epilogue *epilogue = &stage->epilogue;
   stage->output = epilogue->floats >= 0 ? epilogue->floats : epilogue->levels;
   stage->second_output = epilogue->floats >= 0 ? epilogue->levels : -1;

@@ -4,14 +4,6 @@
 
 #include "engine/plan.h"
 
-/* Centers that are multiples of the first, each rounded to float32. */
-static bool is_uniform(const struct hwgq_layer *quantize) {
-  for (int k = 1; k < quantize->level_count; k++) {
-    if (quantize->centers[k] != (float)((k + 1) * (double)quantize->centers[0])) return false;
-  }
-  return true;
-}
-
 void plan_coding_of(const struct hwgq_layer *quantize, struct plan_coding *coding) {
   *coding = (struct plan_coding){.sign = quantize->sign, .levels = hwgq_quantize_levels(quantize), .unit = 1};
   if (quantize->sign) {
@@ -24,7 +16,7 @@ void plan_coding_of(const struct hwgq_layer *quantize, struct plan_coding *codin
     coding->values[k + 1] = quantize->centers[k];
     coding->steps[k] = (double)quantize->centers[k] - (k > 0 ? (double)quantize->centers[k - 1] : 0);
   }
-  coding->thermometer = !is_uniform(quantize);
+  coding->thermometer = !hwgq_quantize_uniform(quantize);
   if (coding->thermometer) {
     coding->planes = coding->levels;
     return;
@@ -42,7 +34,7 @@ struct folding {
   const struct hwgq_chain *chain;
   const struct hwgq_layer *quantize;
   const bool *flip;
-  int32_t bound;
+  double bound;
 };
 
 /* Thresholds of one channel, `at` elements into the thresholds. Returns whether they are negated. */
@@ -51,14 +43,15 @@ static bool fold_channel(const struct folding *folding, int channel, void *thres
   bool negate;
   switch (folding->type) {
   case PLAN_I32:
-    hwgq_fold_i32(folding->chain, channel, flip, folding->quantize, folding->bound, (int32_t *)thresholds + at, HWGQ_LANES,
-                  &negate);
+    hwgq_fold_i32(folding->chain, channel, flip, folding->quantize, (int32_t)folding->bound, (int32_t *)thresholds + at,
+                  HWGQ_LANES, &negate);
     break;
   case PLAN_F32:
     hwgq_fold_f32(folding->chain, channel, flip, folding->quantize, (float *)thresholds + at, HWGQ_LANES, &negate);
     break;
   default:
-    hwgq_fold_f64(folding->chain, channel, flip, folding->quantize, (double *)thresholds + at, HWGQ_LANES, &negate);
+    hwgq_fold_f64(folding->chain, channel, flip, folding->quantize, folding->bound, (double *)thresholds + at, HWGQ_LANES,
+                  &negate);
     break;
   }
   return negate;
@@ -83,7 +76,7 @@ static enum hwgq_status fold_pack(struct plan_builder *builder, struct plan_epil
   }
   epilogue->thresholds = thresholds;
   epilogue->negate = negate;
-  epilogue->bound = folding->type == PLAN_I32 ? folding->bound : folding->type == PLAN_F32 ? (double)FLT_MAX : 1e300;
+  epilogue->bound = folding->type == PLAN_F32 ? (double)FLT_MAX : folding->bound;
   return HWGQ_OK;
 }
 
@@ -107,7 +100,7 @@ enum hwgq_status plan_fold_floats(struct plan_builder *builder, struct plan_epil
 }
 
 enum hwgq_status plan_fold_levels(struct plan_builder *builder, struct plan_epilogue *epilogue, const struct hwgq_chain *chain,
-                                  const struct hwgq_layer *quantize, const bool *flip, int32_t bound) {
+                                  const struct hwgq_layer *quantize, const bool *flip, double bound) {
   const struct folding folding = {epilogue->steps ? PLAN_F32 : epilogue->type, chain, quantize, flip, bound};
   return fold_pack(builder, epilogue, &folding);
 }

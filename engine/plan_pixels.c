@@ -274,9 +274,8 @@ static enum hwgq_status fill_pixels(struct plan_builder *builder, struct plan_st
   pixels->epilogue = stage->epilogue;
   pixels->epilogue.type = PLAN_I32;
   /* What floats become afterwards is the same as in the float form. */
-  status = ending->quantize
-               ? plan_fold_levels(builder, &pixels->epilogue, &scaled, ending->quantize, q->flip, (int32_t)ceil(q->bound))
-               : plan_fold_floats(builder, &pixels->epilogue, &scaled, q->flip);
+  status = ending->quantize ? plan_fold_levels(builder, &pixels->epilogue, &scaled, ending->quantize, q->flip, ceil(q->bound))
+                            : plan_fold_floats(builder, &pixels->epilogue, &scaled, q->flip);
   stage->pixels = pixels;
   stage->kernel = pixels->form->name;
   stage->weight_bytes = (size_t)q->conv->block_count * pixels->block_weights;

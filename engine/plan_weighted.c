@@ -56,11 +56,12 @@ static enum hwgq_status add_conv_temporaries(struct plan_builder *builder, int i
   return status;
 }
 
-/* Largest |accumulator| of a binary layer. */
-static int32_t accumulator_bound(const struct plan_builder *builder, const struct hwgq_layer *layer,
-                                 const struct plan_coding *coding) {
-  const int64_t level = coding->sign ? 1 : coding->levels;
-  return (int32_t)((int64_t)hwgq_layer_fan_in(builder->network, layer) * level); /* at most 15 * 2^24 */
+/* Largest |accumulator| of a binary layer: as an integer at most 15 * 2^24, of a thermometer with something for roundings. */
+static double accumulator_bound(const struct plan_builder *builder, const struct hwgq_layer *layer,
+                                const struct plan_coding *coding) {
+  const double fan_in = (double)hwgq_layer_fan_in(builder->network, layer);
+  if (coding->thermometer) return fan_in * (double)coding->values[coding->levels] * (1 + 1e-6);
+  return fan_in * (coding->sign ? 1 : coding->levels);
 }
 
 /* Channels whose weights are negated, so that a pooling's maximum of accumulators is the maximum of what the chain before the
@@ -111,7 +112,7 @@ static enum hwgq_status fill_weighted(struct plan_builder *builder, struct plan_
   const struct plan_tensor *input = plan_tensor_at(builder, stage->inputs[0]);
   const struct hwgq_layer *layer = w->layer;
   const bool packed = input->format == PLAN_PACKED, linear = layer->op == HWGQ_LINEAR;
-  const int32_t bound = packed ? accumulator_bound(builder, layer, &input->coding) : 0;
+  const double bound = packed ? accumulator_bound(builder, layer, &input->coding) : 0;
   const bool *flip = NULL;
   enum hwgq_status status = w->pool ? find_flips(builder, &w->before, layer->out_channels, &flip) : HWGQ_OK;
   if (status) return status;

@@ -99,16 +99,27 @@ static void run_linear(const struct step *s) {
 
 /* ---- elementwise -------------------------------------------------------------------------------------------------------- */
 
-static double quantize(const struct hwgq_layer *layer, double x) {
+/* What the levels stand for, from 0 on. */
+static void level_values(const struct hwgq_layer *layer, double values[HWGQ_MAX_LEVELS + 1]) {
+  const double step = (double)layer->centers[0];
+  bool multiples = true;
+  for (int k = 1; k < layer->level_count; k++) multiples = multiples && layer->centers[k] == (float)((k + 1) * step);
+  values[0] = 0;
+  for (int k = 0; k < layer->level_count; k++) values[k + 1] = multiples ? (k + 1) * step : (double)layer->centers[k];
+}
+
+static double quantize(const struct hwgq_layer *layer, const double *values, double x) {
   if (layer->sign) return x >= 0 ? 1 : -1;
   int level = 0;
   while (level < layer->level_count && x > (double)layer->thresholds[level]) level++;
-  return level == 0 ? 0 : (double)layer->centers[level - 1];
+  return values[level];
 }
 
 static void run_quantize(const struct step *s) {
   size_t count = (size_t)hwgq_shape_elements(s->out);
-  for (size_t i = 0; i < count; i++) s->y[i] = quantize(s->layer, s->x[i]);
+  double values[HWGQ_MAX_LEVELS + 1];
+  level_values(s->layer, values);
+  for (size_t i = 0; i < count; i++) s->y[i] = quantize(s->layer, values, s->x[i]);
 }
 
 static void run_batch_norm(const struct step *s) {

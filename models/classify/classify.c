@@ -167,8 +167,8 @@ enum hwgq_status classify_prepare(const struct classifier *classifier, struct cl
   return HWGQ_OK;
 }
 
-static void run(const struct classifier *classifier, struct classify_scratch *scratch, const uint8_t *pixels,
-                struct classify_result *result) {
+static enum hwgq_status run(const struct classifier *classifier, struct classify_scratch *scratch, const uint8_t *pixels,
+                            struct classify_result *result, struct hwgq_error *error) {
   uint64_t start = now_ns();
   if (scratch->team) {
     result->helpers = hwgq_run_team(classifier->plan, scratch->arena, pixels, scratch->scores, scratch->team, NULL);
@@ -178,6 +178,9 @@ static void run(const struct classifier *classifier, struct classify_scratch *sc
   result->inference_ns = now_ns() - start;
   result->pixels = pixels;
   result->scores = scratch->scores;
+  if (isfinite(scratch->scores[0])) return HWGQ_OK; /* what overflows makes all of them NaN in the softmax */
+  return hwgq_fail(error, HWGQ_ERROR_INVALID,
+                   "the scores of this image overflow: the network's parameters are far too large, train it again");
 }
 
 enum hwgq_status classify_bytes(const struct classifier *classifier, struct classify_scratch *scratch, const uint8_t *bytes,
@@ -185,8 +188,7 @@ enum hwgq_status classify_bytes(const struct classifier *classifier, struct clas
                                 struct hwgq_error *error) {
   enum hwgq_status status = classify_prepare(classifier, scratch, bytes, length, limits, result, error);
   if (status) return status;
-  run(classifier, scratch, scratch->pixels, result);
-  return HWGQ_OK;
+  return run(classifier, scratch, scratch->pixels, result, error);
 }
 
 enum hwgq_status classify_pixels(const struct classifier *classifier, struct classify_scratch *scratch, const uint8_t *pixels,
@@ -194,8 +196,7 @@ enum hwgq_status classify_pixels(const struct classifier *classifier, struct cla
   *result = (struct classify_result){0};
   enum hwgq_status status = classify_scratch_reserve(scratch, classifier, error);
   if (status) return status;
-  run(classifier, scratch, pixels, result);
-  return HWGQ_OK;
+  return run(classifier, scratch, pixels, result, error);
 }
 
 enum hwgq_status classify_image(const struct classifier *classifier, struct classify_scratch *scratch,
@@ -207,8 +208,7 @@ enum hwgq_status classify_image(const struct classifier *classifier, struct clas
   status = image_preprocess(image, &classifier->model->preprocess, classifier->input, scratch->pixels, error);
   if (status) return status;
   result->preprocess_ns = now_ns() - start;
-  run(classifier, scratch, scratch->pixels, result);
-  return HWGQ_OK;
+  return run(classifier, scratch, scratch->pixels, result, error);
 }
 
 enum hwgq_status classify_tensor(const struct classifier *classifier, struct classify_scratch *scratch, const float *input,
@@ -220,12 +220,8 @@ enum hwgq_status classify_tensor(const struct classifier *classifier, struct cla
   hwgq_run_tensor(classifier->plan, scratch->arena, input, scratch->scores);
   result->inference_ns = now_ns() - start;
   result->scores = scratch->scores;
-  for (int i = 0; i < classifier->class_count; i++) {
-    if (!isfinite(scratch->scores[i])) {
-      return hwgq_fail(error, HWGQ_ERROR_INVALID, "the input's values are so large that the scores overflow: preprocess them");
-    }
-  }
-  return HWGQ_OK;
+  if (isfinite(scratch->scores[0])) return HWGQ_OK;
+  return hwgq_fail(error, HWGQ_ERROR_INVALID, "the input's values are so large that the scores overflow: preprocess them");
 }
 
 void classify_write_predictions(const struct hwgq_model *model, const float *scores, int top_k, struct text *text) {

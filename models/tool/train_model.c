@@ -32,7 +32,7 @@ enum { IMAGES_PER_TASK = 32 };
 struct test_run {
   const struct classifier *classifier;
   const struct dataset *images;
-  struct classify_scratch **scratch; /* [thread], all reserved: classify_pixels cannot fail */
+  struct classify_scratch **scratch; /* [thread], all reserved: there is always a result */
   atomic_int right;
 };
 
@@ -44,6 +44,7 @@ static void test_images(void *context, int task, int worker) {
   for (int i = first; i < d->count && i < first + IMAGES_PER_TASK; i++) {
     struct classify_result result;
     struct hwgq_prediction best;
+    /* where scores overflow, the result has them as they are */
     classify_pixels(run->classifier, run->scratch[worker], d->pixels + (size_t)i * bytes, &result, NULL);
     hwgq_top_k(result.scores, run->classifier->class_count, 1, &best);
     atomic_fetch_add(&run->right, best.class_index == d->labels[i]);

@@ -94,6 +94,7 @@ static double interesting(struct support_random *random, const double *threshold
 }
 
 START_TEST(floats) {
+  const double BOUND = 1e9;
   struct support_random random = {12};
   for (int round = 0; round < 1500; round++) {
     struct fixture f;
@@ -104,12 +105,13 @@ START_TEST(floats) {
     double both[2][HWGQ_MAX_LEVELS];
     bool negate[2];
     hwgq_fold_f32(&f.chain, 0, flip, &f.quantize, single, 1, &negate[0]);
-    hwgq_fold_f64(&f.chain, 0, flip, &f.quantize, both[1], 1, &negate[1]);
+    hwgq_fold_f64(&f.chain, 0, flip, &f.quantize, BOUND, both[1], 1, &negate[1]);
     for (int j = 0; j < levels; j++) both[0][j] = (double)single[j];
     for (int type = 0; type < 2; type++) {
       for (int i = 0; i < 400; i++) {
         double x = interesting(&random, both[type], levels);
         if (type == 0) x = (double)(float)x;
+        if (type == 1 && fabs(x) > BOUND) continue;
         const int expected = hwgq_quantize_level(&f.quantize, hwgq_chain_evaluate(&f.chain, 0, flip, x));
         for (int j = 0; j < levels; j++) {
           const bool above = (x >= both[type][j]) != negate[type];
@@ -118,6 +120,20 @@ START_TEST(floats) {
       }
     }
   }
+}
+END_TEST
+
+/* A channel that has died: its gain is so large that accumulators that it cannot have overflow, and then scaled to nothing. */
+START_TEST(large_gains) {
+  float no_variance = 0, no_mean = 0, nothing = 0, offset = 1;
+  struct hwgq_layer layers[2] = {{.op = HWGQ_BATCH_NORM, .eps = 1e-20f, .mean = &no_mean, .variance = &no_variance},
+                                 {.op = HWGQ_SCALE, .gamma = &nothing, .beta = &offset, .has_bias = true}};
+  struct hwgq_chain chain = {.unit = 1, .count = 2, .layers = {&layers[0], &layers[1]}};
+  struct hwgq_layer quantize = {.op = HWGQ_QUANTIZE, .level_count = 1, .centers = {1}, .thresholds = {0}};
+  double threshold;
+  bool negate;
+  hwgq_fold_f64(&chain, 0, false, &quantize, 9, &threshold, 1, &negate);
+  for (int x = -9; x <= 9; x++) ck_assert(((double)x >= threshold) != negate);
 }
 END_TEST
 
@@ -177,6 +193,7 @@ int main(void) {
   tcase_set_timeout(tests, 120);
   tcase_add_test(tests, integers);
   tcase_add_test(tests, floats);
+  tcase_add_test(tests, large_gains);
   tcase_add_test(tests, affine);
   tcase_add_test(tests, arena);
   suite_add_tcase(suite, tests);

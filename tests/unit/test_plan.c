@@ -116,6 +116,52 @@ START_TEST(long_chain) {
 }
 END_TEST
 
+/* 0.3 in float32 is not three times 0.1, and a sum that is 0 in multiples would not be 0 with it: the levels are multiples, for
+ * the engine and for the reference. */
+START_TEST(rounded_multiples) {
+  enum { INPUTS = 4, OUTPUTS = 8, PLACES = 200 };
+  struct hwgq_error error;
+  struct support_random random = {77};
+  struct hwgq_network *network = start(INPUTS, 1, PLACES);
+  struct hwgq_layer *quantize = support_add(network, "q", HWGQ_QUANTIZE, "input");
+  quantize->level_count = 3;
+  for (int j = 0; j < 3; j++) {
+    quantize->centers[j] = (float)(0.1 * (j + 1));
+    quantize->thresholds[j] = (float)j;
+  }
+  add_conv(network, "conv", "q", OUTPUTS, 1, 0, 1);
+  network->layers[1].has_alpha = network->layers[1].has_bias = false;
+  quantize = support_add(network, "q2", HWGQ_QUANTIZE, "conv");
+  quantize->level_count = 1;
+  quantize->centers[0] = 1;
+  ck_assert_int_eq(hwgq_network_infer(network, &error), HWGQ_OK);
+  ck_assert_int_eq(hwgq_network_allocate_parameters(network, &error), HWGQ_OK);
+  for (int c = 0; c < OUTPUTS; c++) network->layers[1].weight_bits[c] = (uint64_t)support_random_int(&random, 0, 15);
+  float input[INPUTS * PLACES], levels[OUTPUTS * PLACES];
+  for (int i = 0; i < INPUTS * PLACES; i++) input[i] = (float)support_random_int(&random, 0, 3);
+  struct hwgq_reference *reference;
+  struct hwgq_plan *plan;
+  ck_assert_int_eq(hwgq_reference_create(network, &reference, &error), HWGQ_OK);
+  ck_assert_int_eq(hwgq_reference_run(reference, input, &error), HWGQ_OK);
+  ck_assert_int_eq(hwgq_plan_create(network, NULL, NULL, &plan, &error), HWGQ_OK);
+  void *scratch = aligned_alloc(64, (hwgq_plan_scratch_bytes(plan) + 63) / 64 * 64);
+  ck_assert_ptr_nonnull(scratch);
+  hwgq_run_tensor(plan, scratch, input, levels);
+  const double *sums = hwgq_reference_output(reference, 1), *expected = hwgq_reference_output(reference, 2);
+  int zeros = 0;
+  for (int i = 0; i < OUTPUTS * PLACES; i++) {
+    ck_assert_double_eq((double)levels[i], expected[i]);
+    ck_assert(sums[i] == 0 || fabs(sums[i]) > 0.09);
+    zeros += sums[i] == 0;
+  }
+  ck_assert_int_gt(zeros, 50);
+  free(scratch);
+  hwgq_plan_destroy(plan);
+  hwgq_reference_destroy(reference);
+  hwgq_network_destroy(network);
+}
+END_TEST
+
 /* ---- the interface ---------------------------------------------------------------------------------------------------------
  */
 
@@ -331,6 +377,7 @@ int main(void) {
   tcase_add_loop_test(tests, pooled_groups, 0, 7);
   tcase_add_loop_test(tests, chains, 0, 7);
   tcase_add_test(tests, long_chain);
+  tcase_add_test(tests, rounded_multiples);
   tcase_add_test(tests, pixels);
   tcase_add_test(tests, kernel_sets);
   tcase_add_test(tests, descriptions);

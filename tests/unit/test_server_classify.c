@@ -1,8 +1,10 @@
 /* The step from an image's bytes to predictions, as the daemon and the tool share it. */
+#include "engine/parameters.h"
 #include "models/classify/classify.h"
 #include "tests/support/support.h"
 
 #include <check.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,6 +52,40 @@ START_TEST(a_scratch_serves_every_network) {
   }
   for (int i = 0; i < NETWORKS; i++) classifier_destroy(classifiers[i]);
   classify_scratch_destroy(shared);
+  free(bytes);
+}
+END_TEST
+
+/* Parameters that are far too large give an error, and no probability that is no number. */
+START_TEST(scores_that_overflow) {
+  int overflown = 0;
+  size_t length;
+  uint8_t *bytes = image_file(&length);
+  for (uint64_t seed = 1; seed <= 20; seed++) {
+    struct support_random random = {seed};
+    struct hwgq_model *model = support_random_model(&random);
+    for (int i = 0; i < model->network->layer_count; i++) {
+      const struct hwgq_layer *layer = &model->network->layers[i];
+      if (layer->op != HWGQ_LINEAR || layer->binary) continue;
+      const size_t count = (size_t)layer->out_channels * (size_t)hwgq_layer_fan_in(model->network, layer);
+      for (size_t k = 0; k < count; k++) layer->weight[k] = 3e38f;
+    }
+    struct classifier *classifier = NULL;
+    struct classify_scratch *scratch = NULL;
+    struct classify_result result;
+    ck_assert_int_eq(classifier_create(model, NULL, &classifier, &error), HWGQ_OK);
+    ck_assert_int_eq(classify_scratch_create(classifier, &scratch, &error), HWGQ_OK);
+    enum hwgq_status status = classify_bytes(classifier, scratch, bytes, length, NULL, &result, &error);
+    for (int c = 0; c < classifier->class_count; c++) ck_assert_int_eq(isfinite(result.scores[c]), status == HWGQ_OK);
+    if (status) {
+      ck_assert_int_eq(status, HWGQ_ERROR_INVALID);
+      ck_assert_ptr_nonnull(strstr(error.message, "overflow"));
+      overflown++;
+    }
+    classify_scratch_destroy(scratch);
+    classifier_destroy(classifier);
+  }
+  ck_assert_int_gt(overflown, 0);
   free(bytes);
 }
 END_TEST
@@ -118,6 +154,7 @@ int main(void) {
   TCase *tests = tcase_create("classify");
   tcase_set_timeout(tests, 60);
   tcase_add_test(tests, a_scratch_serves_every_network);
+  tcase_add_test(tests, scores_that_overflow);
   tcase_add_test(tests, errors_say_what_kind_they_are);
   tcase_add_test(tests, scores_must_be_probabilities);
   tcase_add_test(tests, files_that_are_not_there_are_named);
