@@ -46,7 +46,7 @@ const struct config_key config_key_table[] = {
     {"max_scans", CONFIG_INTEGER, FIELD(max_scans), 64, 1, 65535, NULL, "of a progressive JPEG; more get 422"},
     {"max_images", CONFIG_INTEGER, FIELD(max_images), 64, 1, 4096, NULL, "images in one request; more get 413"},
     {"max_connections", CONFIG_INTEGER, FIELD(max_connections), 1024, 1, 60000, NULL,
-     "open connections; further ones wait to be accepted"},
+     "open connections; when they are nearly used up, idle ones are closed"},
     {"log_format", CONFIG_CHOICE, FIELD(log_format), LOG_AUTO, 0, 0, "auto|text|json",
      "auto: text on a terminal, JSON otherwise"},
     {"log_level", CONFIG_CHOICE, FIELD(log_level), LOG_INFO, 0, 0, "debug|info|warning|error",

@@ -106,7 +106,11 @@ static void on_connection(void *closure, struct MHD_Connection *connection, void
     return;
   }
   const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-  struct peer *peer = info ? watchdog_add(&server->watchdog, info->connect_fd, loop) : NULL;
+  const union MHD_ConnectionInfo *from = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+  struct limits_address address;
+  limits_address_of(from ? from->client_addr : NULL, &address);
+  uint64_t client = limits_address_number(&address, server->request_seed);
+  struct peer *peer = info ? watchdog_add(&server->watchdog, info->connect_fd, loop, client) : NULL;
   const union MHD_ConnectionInfo *tls = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
   if (peer && tls && tls->tls_session) watchdog_tls_attach(peer, tls->tls_session);
   *socket_context = peer;

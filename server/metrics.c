@@ -99,6 +99,11 @@ static void write_gauge(struct text *text, const char *name, const char *help, d
   text_printf(text, "%s %.17g\n", name, value);
 }
 
+static void write_counter(struct text *text, const char *name, const char *help, uint64_t value, bool openmetrics) {
+  head_counter(text, name, help, openmetrics);
+  text_printf(text, "%s %llu\n", name, (unsigned long long)value);
+}
+
 /* Open descriptors of this process, or -1. */
 static int open_descriptors(void) {
   DIR *folder = opendir("/proc/self/fd");
@@ -163,6 +168,9 @@ void route_metrics(struct request *request) {
                 atomic_load(&server->classifying));
     write_gauge(text, "hwgqd_buffered_bytes", "Memory of request bodies and of large replies; at most max_buffered_bytes.",
                 (double)atomic_load(&server->buffered_bytes));
+    write_gauge(text, "hwgqd_connections", "Open connections.", watchdog_peers(&server->watchdog));
+    write_counter(text, "hwgqd_evicted_connections_total", "Idle connections that were closed to make room for new ones.",
+                  watchdog_evicted(&server->watchdog), openmetrics);
     write_gauge(text, "hwgqd_workers", "Worker threads.", server->workers);
     write_gauge(text, "hwgqd_workers_busy", "Worker threads that have a request.", atomic_load(&server->busy));
     head(text, "hwgqd_build_info", "gauge", "Version and the kernel set in use.");

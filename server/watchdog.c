@@ -15,12 +15,16 @@ enum {
   TICK_MS = 20,  /* how late a deadline may be noticed */
   LOOK_MS = 100, /* how late it may be noticed that a client has closed */
   LOOK_PEERS = 64,
+  /* Of the connections, so many are kept free of idle ones, once half of that is all that is left. */
+  ROOM_SHARE = 8,
+  LEAST_IDLE_MS = 100, /* whoever has just connected, or been answered, gets so long for its request... */
+  LONG_IDLE_MS = 1000, /* ... and so long when it is not of those who have most connections */
 };
 
-static struct peer_list *list_of(struct watchdog *watchdog, enum peer_state state) {
+static struct peer_list *list_of(struct watchdog *watchdog, const struct peer *peer, enum peer_state state) {
   switch (state) {
   case PEER_IDLE:
-    return &watchdog->idle;
+    return &watchdog->idle[peer->slot];
   case PEER_RECEIVING:
     return &watchdog->receiving;
   case PEER_SENDING:
@@ -32,8 +36,9 @@ static struct peer_list *list_of(struct watchdog *watchdog, enum peer_state stat
 }
 
 static void unlink_peer(struct watchdog *watchdog, struct peer *peer) {
-  struct peer_list *list = list_of(watchdog, peer->state);
+  struct peer_list *list = list_of(watchdog, peer, peer->state);
   if (!list) return;
+  list->count--;
   if (peer->previous) {
     peer->previous->next = peer->next;
   } else {
@@ -49,9 +54,10 @@ static void unlink_peer(struct watchdog *watchdog, struct peer *peer) {
 
 static void link_peer(struct watchdog *watchdog, struct peer *peer, enum peer_state state) {
   const struct config *config = watchdog->server->config;
-  struct peer_list *list = list_of(watchdog, state);
+  struct peer_list *list = list_of(watchdog, peer, state);
   peer->state = state;
   if (!list) return;
+  list->count++;
   peer->deadline =
       clock_now() + CLOCK_MS * (uint64_t)(state == PEER_IDLE ? config->idle_timeout_ms : config->request_timeout_ms);
   peer->previous = list->last;
@@ -64,11 +70,12 @@ static void link_peer(struct watchdog *watchdog, struct peer *peer, enum peer_st
   list->last = peer;
 }
 
-struct peer *watchdog_add(struct watchdog *watchdog, int fd, struct io_loop *loop) {
+struct peer *watchdog_add(struct watchdog *watchdog, int fd, struct io_loop *loop, uint64_t client) {
   struct peer *peer = calloc(1, sizeof *peer);
   if (!peer) return NULL;
   peer->fd = fd;
   peer->loop = loop;
+  peer->slot = (unsigned)(client % WATCHDOG_SLOTS);
   peer->server = watchdog->server;
   pthread_mutex_lock(&watchdog->mutex);
   link_peer(watchdog, peer, PEER_IDLE);
@@ -82,6 +89,7 @@ void watchdog_remove(struct watchdog *watchdog, struct peer *peer) {
   pthread_mutex_lock(&watchdog->mutex);
   unlink_peer(watchdog, peer);
   watchdog->peers--;
+  if (peer->timed_out) watchdog->ending--;
   pthread_mutex_unlock(&watchdog->mutex);
   free(peer);
 }
@@ -137,9 +145,18 @@ int watchdog_peers(struct watchdog *watchdog) {
   return peers;
 }
 
+uint64_t watchdog_evicted(struct watchdog *watchdog) {
+  pthread_mutex_lock(&watchdog->mutex);
+  uint64_t evicted = watchdog->evicted;
+  pthread_mutex_unlock(&watchdog->mutex);
+  return evicted;
+}
+
 void watchdog_close_idle(struct watchdog *watchdog) {
   pthread_mutex_lock(&watchdog->mutex);
-  for (struct peer *peer = watchdog->idle.first; peer; peer = peer->next) shutdown(peer->fd, SHUT_RDWR);
+  for (int i = 0; i < WATCHDOG_SLOTS; i++) {
+    for (struct peer *peer = watchdog->idle[i].first; peer; peer = peer->next) shutdown(peer->fd, SHUT_RDWR);
+  }
   pthread_mutex_unlock(&watchdog->mutex);
 }
 
@@ -152,8 +169,9 @@ void watchdog_slow_reply(const struct watchdog *watchdog, const struct peer *pee
   reply_release(&reply);
 }
 
-/* Ends a peer whose deadline has passed. libmicrohttpd cannot answer in the middle of a body, so the bytes go to the socket
- * directly; the mutex keeps the descriptor open and the connection in this state meanwhile. It notices and closes. */
+/* Ends a peer whose deadline has passed or that is in the way. libmicrohttpd cannot answer in the middle of a body, so the
+ * bytes go to the socket directly; the mutex keeps the descriptor open and the connection in this state meanwhile. It notices
+ * and closes. */
 static void end(struct watchdog *watchdog, struct peer *peer) {
   struct text raw = {0};
   bool receiving = peer->state == PEER_RECEIVING;
@@ -165,15 +183,59 @@ static void end(struct watchdog *watchdog, struct peer *peer) {
   }
   text_release(&raw);
   shutdown(peer->fd, peer->slow ? SHUT_RD : SHUT_RDWR);
+  unlink_peer(watchdog, peer);
+  peer->timed_out = true;
+  peer->state = PEER_BUSY;
+  watchdog->ending++;
 }
 
 static void check_list(struct watchdog *watchdog, struct peer_list *list, uint64_t now) {
-  struct peer *peer;
-  while ((peer = list->first) && peer->deadline <= now) {
+  while (list->first && list->first->deadline <= now) end(watchdog, list->first);
+}
+
+static bool has_unread(const struct peer *peer) {
+  int unread = 0;
+  return ioctl(peer->fd, FIONREAD, &unread) == 0 && unread > 0;
+}
+
+/* Where the first peer has been idle since `since`, the address that has most. */
+static struct peer_list *most_idle(struct watchdog *watchdog, uint64_t since) {
+  const uint64_t due = since + CLOCK_MS * (uint64_t)watchdog->server->config->idle_timeout_ms;
+  struct peer_list *most = NULL;
+  for (int i = 0; i < WATCHDOG_SLOTS; i++) {
+    struct peer_list *list = &watchdog->idle[i];
+    if (!list->count || list->first->deadline > due || (most && list->count < most->count)) continue;
+    if (!most || list->count > most->count || list->first->deadline < most->first->deadline) most = list;
+  }
+  return most;
+}
+
+/* The peer whose connection is worth least; NULL: each may be in use. */
+static struct peer *longest_idle(struct watchdog *watchdog, uint64_t now) {
+  const uint64_t patience = CLOCK_MS * (uint64_t)watchdog->server->config->idle_timeout_ms;
+  const struct peer_list *list = most_idle(watchdog, now);
+  uint64_t least = CLOCK_MS * LEAST_IDLE_MS;
+  if (list && list->first->deadline + least > now + patience) { /* that one's turn comes soon, and others do not pay for it */
+    least = CLOCK_MS * LONG_IDLE_MS;
+    list = most_idle(watchdog, now - least);
+  }
+  struct peer *peer = list ? list->first : NULL;
+  while (peer && has_unread(peer)) peer = peer->next; /* its request is about to begin */
+  return peer && peer->deadline + least <= now + patience ? peer : NULL;
+}
+
+/* Closes idle connections before there are so many that no more are accepted. A client may find a kept connection closed at any
+ * time (RFC 9112, 9.5) and opens another one. */
+static void make_room(struct watchdog *watchdog, uint64_t now) {
+  const struct server *server = watchdog->server;
+  int most = server->max_connections > server->io_threads ? server->max_connections : server->io_threads; /* as http_start */
+  int room = most < ROOM_SHARE ? 1 : most / ROOM_SHARE;
+  if (watchdog->peers - watchdog->ending < most - room / 2) return;
+  while (watchdog->peers - watchdog->ending > most - room) {
+    struct peer *peer = longest_idle(watchdog, now);
+    if (!peer) return;
     end(watchdog, peer);
-    unlink_peer(watchdog, peer);
-    peer->timed_out = true;
-    peer->state = PEER_BUSY;
+    watchdog->evicted++;
   }
 }
 
@@ -207,7 +269,8 @@ static void check_closed(struct watchdog *watchdog, uint64_t now) {
 static void check_peers(struct watchdog *watchdog, uint64_t now) {
   check_list(watchdog, &watchdog->receiving, now);
   check_list(watchdog, &watchdog->sending, now);
-  check_list(watchdog, &watchdog->idle, now);
+  for (int i = 0; i < WATCHDOG_SLOTS; i++) check_list(watchdog, &watchdog->idle[i], now);
+  make_room(watchdog, now);
   check_closed(watchdog, now);
 }
 

@@ -127,9 +127,11 @@ def descriptors_exhausted():
     limit, count = 60, 200
     with daemon(prefix=("sh", "-c", 'ulimit -n %d; exec "$@"' % limit, "sh")) as d:
         check("the low limit is a warning", any("limit of open files" in e["message"] for e in d.events()), d.log()[:600])
-        holding = [d.connect() for _ in range(count)]  # the kernel accepts them; the daemon cannot take all
-        for c in holding[:20]:
-            c.sendall(REQUEST)
+        holding = []
+        for i in range(count):  # the kernel accepts them; the daemon cannot take all
+            holding.append(d.connect())
+            if i < 20:
+                holding[i].sendall(REQUEST)
         served = sum(read_all(c).startswith(b"HTTP/1.1 200") for c in holding[:20])
         check("the first 20 are served", served == 20, served)
         busy = [float(x) for x in open("/proc/%d/stat" % d.process.pid).read().split()[13:15]]
@@ -142,18 +144,59 @@ def descriptors_exhausted():
         until(lambda: any(e["message"].startswith(("reloaded", "reload failed")) for e in d.events()))
         check("a reload still finds descriptors", any(e["message"] == "reloaded" for e in d.events()) and
               "Too many open files" not in d.log(), d.log()[-600:])
-        for c in holding[:120]:
+        for c in holding[20:120]:
             c.close()
 
         def late(i):
-            c = holding[120 + i]
-            c.sendall(REQUEST)
-            return read_all(c).startswith(b"HTTP/1.1 200")
+            try:
+                holding[120 + i].sendall(REQUEST)
+                if read_all(holding[120 + i]).startswith(b"HTTP/1.1 200"):
+                    return True
+            except OSError:  # it was idle and in the way: a client connects again then
+                pass
+            return d.post("/classify", JPEG).status == 200
         answers = in_threads(80, late)
-        check("those that waited are served when others have left: 80", answers.count(True) == 80, [a for a in answers if a is not True][:3])
+        check("the others are served: 80", answers.count(True) == 80, [a for a in answers if a is not True][:3])
         for c in holding:
             c.close()
         check("and new ones too", d.post("/classify", JPEG).status == 200)
+    check("exit code", d.exit_code == 0, d.log()[-2000:])
+
+
+def idle_connections():
+    """One client opens more connections than there may be and is silent: others are served, and whoever has a request keeps his."""
+    count = 128
+    with daemon("--max-connections", str(count), "--io-threads", "2") as d:
+        def alive(c):
+            c.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            return c.recv(4096).startswith(b"HTTP/1.1 200")
+        # Addresses share 256 slots: one of these may, though not likely, be taken for the silent client's.
+        kept = [socket.create_connection(("127.0.0.1", d.port), PATIENCE, ("127.0.0.%d" % (2 + i), 0)) for i in range(4)]
+        check("other clients are answered", all(alive(c) for c in kept))
+        with d.connect() as upload:
+            upload.sendall(REQUEST[:-10])
+            check("an upload has begun", until(lambda: sample(d, "hwgqd_buffered_bytes") > 0))
+            silent = [d.connect() for _ in range(count + 64)]
+            begin = time.monotonic()
+            answers = in_threads(8, lambda i: [d.get("/healthz").status for _ in range(4)])
+            print("idle connections: %d of at most %d; 32 probes meanwhile in %.0f ms" % (len(silent), count, 1000 * (time.monotonic() - begin)))
+            check("probes are answered meanwhile", answers == [[200] * 4] * 8, answers)
+            check("images too", d.post("/classify", JPEG).status == 200)
+            evicted = sample(d, "hwgqd_evicted_connections_total")
+            check("those in the way were closed, and counted", 64 <= evicted < len(silent), evicted)
+            check("the longest idle first", read_all(silent[0]) == b"" and not select.select([silent[-1]], [], [], 0)[0])
+            check("of the address that has most: the others' connections are open",
+                  sum(not select.select([c], [], [], 0)[0] and alive(c) for c in kept) >= 3)
+            upload.sendall(REQUEST[-10:])
+            check("and the upload is answered", read_all(upload).startswith(b"HTTP/1.1 200"))
+            silent[-1].sendall(REQUEST)
+            check("as is one that was silent so far", read_all(silent[-1]).startswith(b"HTTP/1.1 200"))
+            for c in silent + kept:
+                c.close()
+    check("exit code", d.exit_code == 0, d.log()[-2000:])
+    with daemon("--max-connections", "1", "--io-threads", "1") as d:
+        with d.connect():
+            check("the only connection that there may be", until(lambda: d.get("/healthz").status == 200))
     check("exit code", d.exit_code == 0, d.log()[-2000:])
 
 
@@ -307,4 +350,4 @@ def end_at_peak():
         check("and the log says so", "nothing accepted was lost" in d.log(), d.log()[-500:])
 
 
-main(slow_drip, resets, gone_while_queued, descriptors_exhausted, allocations_fail, end_at_peak)
+main(slow_drip, resets, gone_while_queued, descriptors_exhausted, idle_connections, allocations_fail, end_at_peak)
