@@ -230,6 +230,14 @@ void http_destroy(struct http *http) {
   free(http);
 }
 
+bool http_turned(struct http *http) {
+  for (int i = 0; i < http->count; i++) {
+    if (!io_loop_turned(http->loops[i])) return false;
+  }
+  for (int i = 0; i < http->count; i++) io_loop_ask_turn(http->loops[i]);
+  return true;
+}
+
 static void quiesce(struct http *http) {
   for (int i = 0; i < http->count; i++) io_loop_quiesce(http->loops[i]);
 }

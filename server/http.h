@@ -16,6 +16,8 @@ int http_port(int fd);
 bool http_is_loopback(int fd);
 /* Serves on `fd`, which stays the caller's. *http must be stopped and destroyed also on failure. */
 enum hwgq_status http_start(struct server *server, int fd, struct http **http, struct hwgq_error *error);
+/* Whether all I/O threads have come around since this was last true; it then asks them to. */
+bool http_turned(struct http *http);
 /* Stops accepting. A socket of our own: what the kernel has accepted already is still taken (for up to three seconds, until its
  * queue was empty four times in a row), new connections are refused. A `shared` one, which others hold too: what waits there is
  * for the next process that serves it. */

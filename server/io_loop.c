@@ -36,6 +36,7 @@ struct io_loop {
   atomic_bool asleep;                    /* or about to be: whoever takes this away must write to `event` */
   _Atomic(struct queue_item *) finished; /* requests to be resumed, the last one first */
   atomic_bool quiesce, stop;             /* what the thread is asked for */
+  atomic_bool turned;                    /* io_loop_turned */
   struct text lines;
   sem_t quiet; /* `quiesce` has been done */
 };
@@ -49,6 +50,7 @@ struct io_loop *io_loop_create(struct server *server) {
   struct io_loop *loop = calloc(1, sizeof *loop);
   if (!loop) return NULL;
   loop->server = server;
+  atomic_init(&loop->turned, true);
   loop->epoll = epoll_create1(EPOLL_CLOEXEC);
   loop->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   sem_init(&loop->quiet, 0, 0);
@@ -84,6 +86,15 @@ void io_loop_resume(struct io_loop *loop, struct request *request) {
   struct queue_item *item = &request->item;
   item->next = atomic_load(&loop->finished);
   while (!atomic_compare_exchange_weak(&loop->finished, &item->next, item)) continue;
+  wake(loop);
+}
+
+bool io_loop_turned(struct io_loop *loop) {
+  return atomic_load(&loop->turned);
+}
+
+void io_loop_ask_turn(struct io_loop *loop) {
+  atomic_store(&loop->turned, false);
   wake(loop);
 }
 
@@ -156,6 +167,7 @@ static void *run(void *argument) {
   prctl(PR_SET_TIMERSLACK, 1000UL); /* ns; by default a pause would take 50 us longer */
   ask_for_short_slice();
   while (!atomic_load(&loop->stop)) {
+    atomic_store(&loop->turned, true);
     resume_finished(loop);
     loop->changed = false;
     MHD_run(loop->daemon);

@@ -27,6 +27,9 @@ void io_loop_resume(struct io_loop *loop, struct request *request);
 void io_loop_changed(struct io_loop *loop);
 /* Lines of the log that the thread writes before it sleeps. For that thread, and for io_loop_stop. */
 struct text *io_loop_lines(struct io_loop *loop);
+/* Whether the thread has come around since io_loop_ask_turn, or since the loop was made. By any thread. */
+bool io_loop_turned(struct io_loop *loop);
+void io_loop_ask_turn(struct io_loop *loop);
 /* The daemon accepts no more connections when this returns. */
 void io_loop_quiesce(struct io_loop *loop);
 /* Ends the thread and the daemon; nothing may be suspended. Other threads may still be about to return from io_loop_resume: the

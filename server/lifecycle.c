@@ -281,6 +281,7 @@ static enum hwgq_status start(struct daemon *daemon, const struct config *config
   atomic_store(&server->state, SERVER_READY);
   if (daemon->passed) status = http_start(server, daemon->fd, &daemon->http, error);
   if (status) return status;
+  watchdog_watch_http(&server->watchdog, daemon->http);
   notify_send(&server->notify, "READY=1\nSTATUS=serving");
   return HWGQ_OK;
 }
@@ -306,6 +307,7 @@ static void stop(struct daemon *daemon) {
   registry_destroy(server->registry);
   security_close(server);
   stats_destroy(server->unrouted);
+  log_release(&server->log);
 }
 
 /* "Permission denied" alone would not tell why. */
@@ -444,6 +446,7 @@ enum hwgq_status lifecycle_check(const struct config *config, struct text *repor
     }
   }
   registry_destroy(registry);
+  log_release(&log);
   if (!status) status = security_check(config, report, error);
   return status ? status : sandbox_probe((enum sandbox_mode)config->sandbox, report, error);
 }

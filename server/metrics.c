@@ -171,6 +171,8 @@ void route_metrics(struct request *request) {
     write_gauge(text, "hwgqd_connections", "Open connections.", watchdog_peers(&server->watchdog));
     write_counter(text, "hwgqd_evicted_connections_total", "Idle connections that were closed to make room for new ones.",
                   watchdog_evicted(&server->watchdog), openmetrics);
+    write_counter(text, "hwgqd_lost_log_lines_total", "Lines of the log that could not be written without waiting.",
+                  log_lost(&server->log), openmetrics);
     write_gauge(text, "hwgqd_workers", "Worker threads.", server->workers);
     write_gauge(text, "hwgqd_workers_busy", "Worker threads that have a request.", atomic_load(&server->busy));
     head(text, "hwgqd_build_info", "gauge", "Version and the kernel set in use.");

@@ -1,6 +1,7 @@
 #include "server/watchdog.h"
 
 #include "server/clock.h"
+#include "server/http.h"
 #include "server/reply.h"
 #include "server/request.h"
 #include "server/server.h"
@@ -15,6 +16,7 @@ enum {
   TICK_MS = 20,  /* how late a deadline may be noticed */
   LOOK_MS = 100, /* how late it may be noticed that a client has closed */
   LOOK_PEERS = 64,
+  LATE_SHARE = 16, /* a ping that could not be sent is tried again after so much of the service manager's patience */
   /* Of the connections, so many are kept free of idle ones, once half of that is all that is left. */
   ROOM_SHARE = 8,
   LEAST_IDLE_MS = 100, /* whoever has just connected, or been answered, gets so long for its request... */
@@ -275,10 +277,15 @@ static void check_peers(struct watchdog *watchdog, uint64_t now) {
 }
 
 /* Tells the service manager, twice as often as it wants to hear it, that this thread runs and has just had the mutexes of the
- * connections and of the queue: a deadlock there ends the pings. */
+ * connections and of the queue, and that the I/O threads have come around since: a deadlock, or a thread that is held up, ends
+ * the pings. This thread writes no log. */
 static void ping(struct watchdog *watchdog, uint64_t now) {
   const struct notify *notify = &watchdog->server->notify;
   if (!notify->watchdog_ns || now < watchdog->next_ping) return;
+  if (watchdog->http && !http_turned(watchdog->http)) {
+    watchdog->next_ping = now + notify->watchdog_ns / LATE_SHARE;
+    return;
+  }
   notify_send(notify, "WATCHDOG=1");
   watchdog->next_ping = now + notify->watchdog_ns / 2;
 }
@@ -328,6 +335,12 @@ bool watchdog_start(struct watchdog *watchdog, struct server *server) {
   pthread_condattr_destroy(&attributes);
   watchdog->running = pthread_create(&watchdog->thread, NULL, watch, watchdog) == 0;
   return watchdog->running;
+}
+
+void watchdog_watch_http(struct watchdog *watchdog, struct http *http) {
+  pthread_mutex_lock(&watchdog->mutex);
+  watchdog->http = http;
+  pthread_mutex_unlock(&watchdog->mutex);
 }
 
 void watchdog_stop(struct watchdog *watchdog) {

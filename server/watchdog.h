@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 struct server;
+struct http;
 struct io_loop;
 struct text;
 struct gnutls_session_int;
@@ -58,6 +59,7 @@ struct watchdog {
   int peers;          /* of any state */
   int ending;         /* those of them that have timed out */
   uint64_t evicted;   /* idle peers that were closed to make room, so far */
+  struct http *http;  /* whose threads must be alive; NULL: none */
   uint64_t next_ping; /* when the service manager is told that the daemon is alive */
   uint64_t next_look; /* when closed connections are looked for */
   bool stop, running;
@@ -65,6 +67,8 @@ struct watchdog {
 
 bool watchdog_start(struct watchdog *watchdog, struct server *server);
 void watchdog_stop(struct watchdog *watchdog);
+/* From here on the service manager is told that the daemon is alive only while the I/O threads are. */
+void watchdog_watch_http(struct watchdog *watchdog, struct http *http);
 /* A new connection of `loop`: idle. `client`: a number for the address (limits_address_number). NULL: no memory. */
 struct peer *watchdog_add(struct watchdog *watchdog, int fd, struct io_loop *loop, uint64_t client);
 void watchdog_remove(struct watchdog *watchdog, struct peer *peer);

@@ -1,4 +1,5 @@
 """The daemon as a service: sandbox, service manager, traces, log, health probe. suite_service.py BUILD_DIR FIXTURES (see run.sh)."""
+import ctypes
 import json
 import os
 import re
@@ -146,6 +147,34 @@ def notifications():
               d.get("/healthz").status == 200)
 
 
+def held_thread():
+    """An I/O thread that does not come around any more, which ptrace makes of one: the service manager hears nothing then."""
+    seize, interrupt, detach, all_threads = 0x4206, 0x4207, 17, 0x40000000
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    manager = Manager("notify-held")
+    with Daemon(BUILD, FOLDER, *ONLY_COLOR, "--io-threads", "2", "--workers", "1",
+                env=dict(os.environ, NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="1000000")) as d:
+        check("READY=1", until(lambda: manager.having("READY")))
+
+        def pings(seconds=None, wanted=1):
+            before = len(manager.having("WATCHDOG"))
+            return until(lambda: len(manager.having("WATCHDOG")) >= before + wanted, seconds or PATIENCE)
+        check("idle I/O threads are alive", pings(wanted=4))
+        threads = [t for t in os.listdir("/proc/%d/task" % d.process.pid)
+                   if any(name in open("/proc/%d/task/%s/wchan" % (d.process.pid, t)).read() for name in ("ep_poll", "epoll"))]
+        if len(threads) != 2 or libc.ptrace(seize, int(threads[0]), None, None) != 0:
+            skip("this machine does not let threads be held: %s" % (threads or os.strerror(ctypes.get_errno())))
+            return
+        libc.ptrace(interrupt, int(threads[0]), None, None)
+        os.waitpid(int(threads[0]), all_threads)
+        pings(0.6)  # one may be on its way
+        check("no ping while one of two I/O threads stands still", not pings(2))
+        libc.ptrace(detach, int(threads[0]), None, None)
+        check("pings again when it goes on", pings(wanted=4))
+    check("exit code", d.exit_code == 0, d.log()[-2000:])
+
+
 def listening(family, address):
     if family == socket.AF_UNIX and os.path.exists(address):
         os.remove(address)
@@ -279,6 +308,61 @@ def log_level():
         check("a reload applies log_level", until(lambda: any(e["message"] == "reloaded" and "needs_restart" not in e for e in d.events())), d.log()[-300:])
 
 
+def stalled_log():
+    """Standard error is a pipe whose reader has stopped."""
+    end, pipe = os.pipe()
+    with Daemon(BUILD, FOLDER, *ONLY_COLOR, "--log-format", "json", wait=False, prefix=("sh", "-c", 'exec "$@" 2>&%d' % pipe, "sh"), pass_fds=(pipe,)) as d:
+        check("it starts", until(lambda: os.path.exists(d.port_file) and read(d.port_file).endswith(b"\n")))
+        d.port = int(read(d.port_file))
+
+        def errors(_):
+            with d.connect() as connection:
+                for _ in range(40):
+                    connection.sendall(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" * 40)
+                    count = 0
+                    while count < 40:
+                        piece = connection.recv(1 << 20)
+                        if not piece:
+                            return False
+                        count += piece.count(b"HTTP/1.1 404")
+            return True
+        check("every request is answered", in_threads(4, errors) == [True] * 4)
+        check("lines were lost, and counted", sample(d, "hwgqd_lost_log_lines_total") > 0)
+        text, written = [], lambda: b"log lines were lost" in b"".join(text)
+
+        def drain():
+            while True:
+                piece = os.read(end, 1 << 16)
+                if not piece:
+                    return
+                text.append(piece)
+        reader = threading.Thread(target=drain)
+        reader.start()
+
+        def told():
+            d.get("/nothing")
+            return written()
+        check("the log goes on when somebody reads, and tells", until(told))
+        lost = sample(d, "hwgqd_lost_log_lines_total")
+        os.close(pipe)
+    check("exit code", d.exit_code == 0)
+    reader.join()
+    events = [json.loads(line) for line in b"".join(text).decode().splitlines()]
+    check("every line is whole; how many are missing is said", sum(e.get("lost", 0) for e in events) == lost, lost)
+    check("the end is logged", events[-1]["message"].startswith("stopped"), events[-1])
+    os.close(end)
+    end, pipe = os.pipe()
+    with Daemon(BUILD, FOLDER, *ONLY_COLOR, "--log-level", "debug", "--log-format", "json", wait=False,
+                prefix=("sh", "-c", 'exec "$@" 2>&%d' % pipe, "sh"), pass_fds=(pipe,)) as d:
+        until(lambda: os.path.exists(d.port_file) and read(d.port_file).endswith(b"\n"))
+        d.port = int(read(d.port_file))
+        in_threads(4, errors)
+        d.signal(signal.SIGTERM)
+        check("SIGTERM ends it while nobody reads", d.wait() == 0)
+    os.close(end)
+    os.close(pipe)
+
+
 def health():
     for listen, asked in [("127.0.0.1:0", "127.0.0.1:%d"), ("0.0.0.0:0", "0.0.0.0:%d"), ("localhost:0", "localhost:%d"), ("[::1]:0", "[::1]:%d"),
                           ("[::]:0", "[::]:%d")]:
@@ -302,4 +386,4 @@ def health():
     check("--health of one that has ended", run(HWGQD, "--listen", "127.0.0.1:%d" % port, "--health").returncode == 1)
 
 
-main(sandbox, notifications, activation, start_time, traces, log_level, health)
+main(sandbox, notifications, held_thread, activation, start_time, traces, log_level, stalled_log, health)

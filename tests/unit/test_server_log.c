@@ -1,9 +1,13 @@
-/* The log: lines that are gathered come out whole, in order, and in writes that a pipe does not tear. */
+/* The log: lines that are gathered come out whole, in order, and in writes that a pipe does not tear; nobody waits for a
+ * reader. */
 #include "server/log.h"
 
 #include <check.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -103,12 +107,118 @@ START_TEST(a_line_has_the_time) {
 }
 END_TEST
 
+/* Reads lines until nothing comes any more; each must be whole. Returns how many have a number, which must go up, and adds to
+ * *lost what the others say was lost. */
+static uint64_t read_lines(int end, int *last, uint64_t *lost) {
+  static char bytes[4 << 20];
+  struct pollfd poll_fd = {.fd = end, .events = POLLIN};
+  size_t length = 0;
+  uint64_t count = 0;
+  while (poll(&poll_fd, 1, 100) > 0 && (poll_fd.revents & POLLIN)) {
+    ssize_t more = read(end, bytes + length, sizeof bytes - 1 - length);
+    if (more <= 0) break;
+    length += (size_t)more;
+  }
+  bytes[length] = 0;
+  for (char *line = strtok(bytes, "\r\n"); line; line = strtok(NULL, "\r\n")) {
+    const char *number = strstr(line, "\"number\":"), *gone = strstr(line, "\"lost\":");
+    if (line[strlen(line) - 1] != '}') continue; /* torn: not written as far as the log can tell */
+    ck_assert_int_eq(strncmp(line, "{\"time\":\"20", 11), 0);
+    ck_assert(number || gone);
+    if (gone) *lost += strtoull(gone + strlen("\"lost\":"), NULL, 10);
+    if (!number) continue;
+    ck_assert_int_gt(atoi(number + strlen("\"number\":")), *last);
+    *last = atoi(number + strlen("\"number\":"));
+    count++;
+  }
+  return count;
+}
+
+/* Twice: writes until nothing goes any more and reads. The log goes on then, and knows what is missing. may_tear: 1 when a line
+ * may be written except for its end, and counts as lost. */
+static void stall(const struct log *log, int end, int may_tear) {
+  enum { MORE = 500 };
+  char message[LONG + 1] = "";
+  uint64_t lost = 0, count = 0;
+  int last = -1, number = 0;
+  memset(message, 'x', LONG);
+  for (int round = 0; round < 2; round++) {
+    const uint64_t before = log_lost(log);
+    struct text lines = {0};
+    while (log_lost(log) < before + MORE) {
+      gather(log, LOG_INFO, message, number++, &lines);
+      if (number % 7 == 0) log_flush(log, &lines);
+    }
+    log_flush(log, &lines);
+    text_release(&lines);
+    count += read_lines(end, &last, &lost);
+    const struct log_field field = log_integer("number", number++);
+    log_write(log, LOG_INFO, "again", &field, 1);
+    count += read_lines(end, &last, &lost);
+    ck_assert_int_eq(last, number - 1);
+    ck_assert_uint_eq(lost, log_lost(log));
+    ck_assert_uint_ge(count + lost, (uint64_t)number);
+    ck_assert_uint_le(count + lost, (uint64_t)(number + may_tear * (round + 1)));
+  }
+}
+
+START_TEST(a_pipe_that_is_full_is_not_waited_for) {
+  struct log log;
+  int ends[2];
+  ck_assert_int_eq(pipe(ends), 0);
+  log_init(&log, ends[1], LOG_JSON, LOG_INFO);
+  ck_assert_int_eq(fcntl(ends[1], F_GETFL) & O_NONBLOCK, 0); /* it may be others', too */
+  if (_i) {                                                  /* as where it cannot be opened again */
+    log_release(&log);
+    log.fd = ends[1];
+  }
+  stall(&log, ends[0], 0);
+  log_release(&log);
+  close(ends[0]);
+  ck_assert_int_eq(fcntl(ends[1], F_GETFL) & O_NONBLOCK, 0);
+  close(ends[1]);
+}
+END_TEST
+
+START_TEST(a_terminal_that_stands_still_is_not_waited_for) {
+  struct log log;
+  int end = posix_openpt(O_RDWR | O_NOCTTY), terminal;
+  ck_assert_int_ge(end, 0);
+  ck_assert_int_eq(grantpt(end) || unlockpt(end), 0);
+  terminal = open(ptsname(end), O_RDWR | O_NOCTTY);
+  ck_assert_int_ge(terminal, 0);
+  log_init(&log, terminal, LOG_JSON, LOG_INFO);
+  stall(&log, end, 1);
+  ck_assert_int_eq(fcntl(terminal, F_GETFL) & O_NONBLOCK, 0);
+  log_release(&log);
+  close(terminal);
+  close(end);
+}
+END_TEST
+
+START_TEST(a_pipe_that_nobody_reads_any_more_loses_lines) {
+  struct log log;
+  int ends[2];
+  ck_assert_int_eq(pipe(ends), 0);
+  log_init(&log, ends[1], LOG_JSON, LOG_INFO);
+  close(ends[0]);
+  for (int i = 0; i < LINES; i++) log_line(&log, LOG_INFO, "%d", i);
+  ck_assert_uint_eq(log_lost(&log), LINES);
+  log_release(&log);
+  close(ends[1]);
+}
+END_TEST
+
 int main(void) {
+  signal(SIGPIPE, SIG_IGN);
   Suite *suite = suite_create("server_log");
   TCase *tests = tcase_create("log");
   tcase_add_test(tests, gathered_lines_are_written_in_order);
   tcase_add_test(tests, a_line_that_is_longer_than_a_write_comes_whole);
   tcase_add_test(tests, a_line_has_the_time);
+  tcase_add_loop_test(tests, a_pipe_that_is_full_is_not_waited_for, 0, 2);
+  tcase_add_test(tests, a_terminal_that_stands_still_is_not_waited_for);
+  tcase_add_test(tests, a_pipe_that_nobody_reads_any_more_loses_lines);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
