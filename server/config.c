@@ -40,7 +40,8 @@ const struct config_key config_key_table[] = {
     {"max_pixels", CONFIG_INTEGER, FIELD(max_pixels), 64 * MIB, 1, INT64_C(1) << 32, NULL,
      "an image with more pixels (width x height) gets 422, as do the last images of a request with more in all"},
     {"max_decode_bytes", CONFIG_INTEGER, FIELD(max_decode_bytes), 128 * MIB, 4 * MIB, INT64_C(1) << 42, NULL,
-     "memory for all images that are being decoded together; a larger one gets 422, one that finds it taken waits"},
+     "memory for all images that are being decoded together; a larger one gets 422, one that finds it taken waits, or gets 503 "
+     "when others need its worker"},
     {"max_decode_ms", CONFIG_INTEGER, FIELD(max_decode_ms), 3000, 1, 3600000, NULL,
      "time that decoding the images of one request may take; the others get 422"},
     {"max_scans", CONFIG_INTEGER, FIELD(max_scans), 64, 1, 65535, NULL, "of a progressive JPEG; more get 422"},

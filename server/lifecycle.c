@@ -91,7 +91,10 @@ static enum hwgq_status server_init(struct server *server, const struct config *
   if (!server->registry || !server->unrouted || !queue_init(&server->queue, (size_t)config->queue_capacity)) {
     return hwgq_fail(error, HWGQ_ERROR_MEMORY, "no memory to start");
   }
-  return image_budget_init(&server->decoding, (uint64_t)config->max_decode_bytes, error);
+  enum hwgq_status status = image_budget_init(&server->decoding, (uint64_t)config->max_decode_bytes, error);
+  /* One decodes, and at least one is there for those who need no part of the budget. */
+  server->decoding.patient = (server->workers - 1) / 2;
+  return status;
 }
 
 /* What the predictions of one image take in a reply at most. */

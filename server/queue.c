@@ -132,9 +132,14 @@ static struct queue_client *client_of(struct queue *queue, uint64_t number) {
   return client;
 }
 
-static size_t places_of(const struct queue *queue, uint64_t number) {
+static const struct queue_client *find_client(const struct queue *queue, uint64_t number) {
   const struct queue_client *client = queue->client_table[hash(queue, number, 0)];
   while (client && client->client != number) client = client->chain;
+  return client;
+}
+
+static size_t places_of(const struct queue *queue, uint64_t number) {
+  const struct queue_client *client = find_client(queue, number);
   return client ? client->places : 0;
 }
 
@@ -235,6 +240,7 @@ void queue_push(struct queue *queue, struct queue_item *item, uint64_t now, uint
   *slot = item;
   line->link.waiting++;
   if (client->link.waiting++ == 0) {
+    queue->clients_waiting++;
     if (client->link.next) queue->debtors--;
     if (!client->link.next) ring_add(&queue->ring, &client->link);
   }
@@ -260,7 +266,10 @@ static void take(struct queue *queue, struct queue_item *item) {
   set_quantum(queue);
   client->places--;
   if (--line->link.waiting == 0) drop_line(queue, line);
-  if (--client->link.waiting == 0) settle(queue, client, false);
+  if (--client->link.waiting == 0) {
+    queue->clients_waiting--;
+    settle(queue, client, false);
+  }
   if (queue->depth) return;
   queue->waited = false;
   while (queue->ring.turn) settle(queue, (struct queue_client *)queue->ring.turn, true);
@@ -358,6 +367,15 @@ bool queue_call(struct queue *queue) {
   pthread_mutex_unlock(&queue->mutex);
   if (sleeper) pthread_cond_broadcast(&queue->filled); /* one that only waits a while (wait_until) does not take the call */
   return sleeper;
+}
+
+bool queue_others_wait(struct queue *queue, uint64_t client) {
+  if (queue_depth(queue) == 0) return false;
+  pthread_mutex_lock(&queue->mutex);
+  const struct queue_client *own = find_client(queue, client);
+  bool others = queue->clients_waiting > (own && own->link.waiting ? 1 : 0);
+  pthread_mutex_unlock(&queue->mutex);
+  return others;
 }
 
 void queue_charge(struct queue *queue, const struct queue_item *item, uint64_t more) {

@@ -60,6 +60,7 @@ struct queue {
   bool closed;
   int64_t quantum;                    /* nanoseconds of a turn: 2^(magnitudes / depth), as it was last with anything waiting */
   size_t magnitudes;                  /* sum of floor(log2(cost)) of what waits */
+  size_t clients_waiting;             /* that have waiting items */
   size_t debtors;                     /* clients in the ring without waiting items, at most `capacity` */
   struct queue_ring ring;             /* clients that have waiting items, and debtors while anything waits */
   struct queue_client *clients;       /* [2 * capacity + 1], those in use are found by `client_table` */
@@ -93,6 +94,8 @@ enum queue_event queue_wait(struct queue *queue, uint64_t idle_at, bool (*other_
                             struct queue_item **item);
 /* Calls one thread that sleeps in queue_wait. Returns false, at next to no cost, when there is none. */
 bool queue_call(struct queue *queue);
+/* Whether anything of other clients waits. */
+bool queue_others_wait(struct queue *queue, uint64_t client);
 /* When an item that was taken has turned out to be `more` nanoseconds of work above its cost. */
 void queue_charge(struct queue *queue, const struct queue_item *item, uint64_t more);
 /* Takes the items out whose deadline has passed, as a list. */

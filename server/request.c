@@ -125,6 +125,11 @@ bool request_abandoned(const struct request *request) {
   return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLRDHUP | POLLHUP | POLLERR));
 }
 
+bool request_is_in_the_way(void *request) {
+  const struct request *waiting = request;
+  return queue_others_wait(&waiting->server->queue, waiting->item.client);
+}
+
 void request_drop_body(struct request *request) {
   if (request->body_capacity) atomic_fetch_sub(&request->server->buffered_bytes, request->body_capacity);
   free(request->body);
@@ -320,6 +325,7 @@ enum MHD_Result request_complete(struct request *request) {
   /* From here on the request belongs to whoever takes it from the queue, maybe before queue_push returns. */
   MHD_suspend_connection(request->connection);
   queue_push(&server->queue, &request->item, now, deadline);
+  image_budget_look(&server->decoding);
   return MHD_YES;
 }
 

@@ -77,7 +77,7 @@ struct request {
   bool several;                /* the reply has `results` */
   struct stats_image *timings; /* of the images that were classified */
   int timing_count;
-  _Atomic uint64_t work_ns; /* that its images took so far, also those that failed: every worker adds */
+  _Atomic uint64_t spent_ns; /* that its images kept workers so far, also those that failed: every worker adds */
 
   struct reply reply;
   uint64_t received_ns, queue_ns, total_ns;
@@ -98,6 +98,8 @@ void request_expire(struct request *request);
 /* Whether the client has closed its connection. A half-closed one counts as closed: HTTP clients do not do that. By the owner,
  * while the connection is suspended: its descriptor stays open. */
 bool request_abandoned(const struct request *request);
+/* For struct image_limits: whether other clients wait for the worker that waits for memory for this request. */
+bool request_is_in_the_way(void *request);
 /* Frees the body, and what points into it, as soon as it has been used. */
 void request_drop_body(struct request *request);
 /* A header of the request, or NULL. */

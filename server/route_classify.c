@@ -253,11 +253,13 @@ static enum hwgq_status classify_one(struct job *job, int index, uint64_t pixels
   const struct image_limits limits = {.max_pixels = pixels,
                                       .max_scans = (int)config->max_scans,
                                       .deadline_ns = clock_now() + (taken < all ? all - taken : 0),
-                                      .budget = &request->server->decoding};
+                                      .budget = &request->server->decoding,
+                                      .needed = request_is_in_the_way,
+                                      .context = (void *)(uintptr_t)request};
   enum hwgq_status status =
       classify_bytes(request->model->classifier, scratch, image->bytes, image->length, &limits, result, error);
   atomic_fetch_add(&job->decode_ns, result->decode_ns - result->waited_ns + result->preprocess_ns);
-  atomic_fetch_add(&request->work_ns, classify_work_ns(result));
+  atomic_fetch_add(&request->spent_ns, classify_spent_ns(result));
   return status;
 }
 

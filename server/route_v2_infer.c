@@ -147,7 +147,9 @@ static enum hwgq_status classify_file(struct job *job, int index, struct classif
   const struct image_limits limits = {.max_pixels = before < all ? all - before : 0,
                                       .max_scans = (int)config->max_scans,
                                       .deadline_ns = clock_now() + (spent < time ? time - spent : 0),
-                                      .budget = &request->server->decoding};
+                                      .budget = &request->server->decoding,
+                                      .needed = request_is_in_the_way,
+                                      .context = (void *)(uintptr_t)request};
   enum hwgq_status status = classify_bytes(request->model->classifier, scratch, request->images[index].bytes,
                                            request->images[index].length, &limits, result, error);
   uint64_t pixels = (uint64_t)result->image.width * (uint64_t)result->image.height;
@@ -176,7 +178,7 @@ static bool run_part(void *context, int index, struct classify_scratch *scratch,
                                 .pixels = (uint8_t *)(uintptr_t)job->request->images[index].bytes};
     status = classify_image(job->request->model->classifier, scratch, &image, &result, &error);
   }
-  atomic_fetch_add(&job->request->work_ns, classify_work_ns(&result));
+  atomic_fetch_add(&job->request->spent_ns, classify_spent_ns(&result));
   if (!status) {
     keep(job, index, &result, helper);
     return true;
@@ -210,7 +212,7 @@ static bool classify_apart(struct request *request, struct job *job, enum hwgq_s
   struct spread spread = {.run = run_part, .leave = nobody_waits, .context = job, .count = batch};
   uint64_t start = clock_now();
   *status = find_images(request, job, error);
-  atomic_fetch_add(&request->work_ns, clock_now() - start);
+  atomic_fetch_add(&request->spent_ns, clock_now() - start);
   if (*status) return true;
   job->failed = batch;
   spread_images(&request->server->spread, &spread, job->scratch);
@@ -241,7 +243,7 @@ static enum hwgq_status classify_next(struct request *request, struct job *job, 
     status = classify_image(classifier, job->scratch, &image, result, error);
   }
   result->decode_ns = decoded - start;
-  atomic_fetch_add(&request->work_ns, classify_work_ns(result));
+  atomic_fetch_add(&request->spent_ns, classify_spent_ns(result));
   return status;
 }
 
@@ -303,7 +305,7 @@ static void run(struct request *request, struct classify_scratch *scratch) {
   struct hwgq_error error = {{0}};
   uint64_t start = clock_now();
   enum hwgq_status status = prepare(request, &job, &error);
-  atomic_fetch_add(&request->work_ns, clock_now() - start);
+  atomic_fetch_add(&request->spent_ns, clock_now() - start);
   bool there = status || (lie_apart(&job.parsed.input) ? classify_apart : classify_all)(request, &job, &status, &error);
   if (!there) {
     request->gone = true;

@@ -65,9 +65,9 @@ static void help(const struct worker *worker) {
 /* ---- requests --------------------------------------------------------------------------------------------------------------
  */
 
-/* What a request took is known now: who gave it waits accordingly. */
+/* How long a request kept workers is known now, at work or waiting for memory: who gave it waits accordingly. */
 static void charge(struct queue *queue, const struct request *request) {
-  uint64_t spent = atomic_load(&request->work_ns);
+  uint64_t spent = atomic_load(&request->spent_ns);
   if (spent > 2 * request->item.cost) queue_charge(queue, &request->item, spent - request->item.cost);
 }
 

@@ -144,8 +144,8 @@ void classify_scratch_destroy(struct classify_scratch *scratch) {
   free(scratch);
 }
 
-uint64_t classify_work_ns(const struct classify_result *result) {
-  return result->decode_ns - result->waited_ns + result->preprocess_ns + result->inference_ns;
+uint64_t classify_spent_ns(const struct classify_result *result) {
+  return result->decode_ns + result->preprocess_ns + result->inference_ns;
 }
 
 enum hwgq_status classify_prepare(const struct classifier *classifier, struct classify_scratch *scratch, const uint8_t *bytes,

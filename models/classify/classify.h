@@ -48,8 +48,8 @@ struct classify_result {
   uint64_t waited_ns;                              /* of decode_ns: for its part of the budget */
   int helpers;                                     /* that had a part in it */
 };
-/* Nanoseconds of work that it took so far, failure or not. */
-uint64_t classify_work_ns(const struct classify_result *result);
+/* Nanoseconds that it kept its thread so far, failure or not, and waiting or not. */
+uint64_t classify_spent_ns(const struct classify_result *result);
 
 /* Decodes and preprocesses only: fills pixels, image, decode_ns, preprocess_ns and waited_ns. limits: NULL for
  * IMAGE_LIMITS_DEFAULT. Errors are those of image_prepare. Decoding and preprocessing alternate: their times are sums, also

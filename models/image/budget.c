@@ -53,7 +53,21 @@ static void leave(struct image_budget *budget, struct image_budget_waiter *waite
   serve(budget); /* it may have been the one that did not fit */
 }
 
+/* Whether it is one of the first, which wait in any case. */
+static bool is_patient(const struct image_budget *budget, const struct image_budget_waiter *waiter) {
+  const struct image_budget_waiter *first = budget->first;
+  for (int i = 0; i < budget->patient; i++, first = first->next) {
+    if (first == waiter) return true;
+  }
+  return false;
+}
+
 bool image_budget_take(struct image_budget *budget, uint64_t bytes, uint64_t deadline_ns) {
+  return image_budget_take_unless(budget, bytes, deadline_ns, NULL, NULL);
+}
+
+bool image_budget_take_unless(struct image_budget *budget, uint64_t bytes, uint64_t deadline_ns, bool (*needed)(void *context),
+                              void *context) {
   const struct timespec until = {(time_t)(deadline_ns / 1000000000u), (long)(deadline_ns % 1000000000u)};
   struct image_budget_waiter waiter = {.bytes = bytes};
   int failed = 0;
@@ -66,13 +80,23 @@ bool image_budget_take(struct image_budget *budget, uint64_t bytes, uint64_t dea
   }
   budget->last = &waiter;
   if (budget->first == &waiter) serve(budget);
+  atomic_fetch_add(&budget->waiting, 1);
   while (!waiter.served && !failed) {
+    if (needed && !is_patient(budget, &waiter) && needed(context)) break;
     failed = deadline_ns ? pthread_cond_timedwait(&budget->changed, &budget->lock, &until)
                          : pthread_cond_wait(&budget->changed, &budget->lock);
   }
+  atomic_fetch_sub(&budget->waiting, 1);
   if (!waiter.served) leave(budget, &waiter);
   pthread_mutex_unlock(&budget->lock);
   return waiter.served;
+}
+
+void image_budget_look(struct image_budget *budget) {
+  if (atomic_load(&budget->waiting) <= budget->patient) return;
+  pthread_mutex_lock(&budget->lock);
+  pthread_cond_broadcast(&budget->changed);
+  pthread_mutex_unlock(&budget->lock);
 }
 
 void image_budget_give(struct image_budget *budget, uint64_t bytes) {

@@ -45,7 +45,7 @@ enum hwgq_status image_check_memory(struct image_job *job, uint64_t bytes, const
   }
   if (!limits->budget) return HWGQ_OK;
   uint64_t start = now_ns();
-  bool taken = image_budget_take(limits->budget, bytes, limits->deadline_ns);
+  bool taken = image_budget_take_unless(limits->budget, bytes, limits->deadline_ns, limits->needed, limits->context);
   job->waited_ns = now_ns() - start;
   if (!taken) {
     return hwgq_fail(job->error, HWGQ_ERROR_MEMORY,

@@ -39,6 +39,10 @@ struct image_limits {
    * and what it took is then added. */
   uint64_t deadline_ns;
   struct image_budget *budget; /* shared by concurrent decodes; NULL: none */
+  /* Asked while it waits for the budget, with `context`: whether the thread is needed elsewhere, so that it gives up. May be
+   * NULL. */
+  bool (*needed)(void *context);
+  void *context;
 };
 
 /* What the file says of itself, before orientation and scaling are applied to the pixels: width and height are already as a
@@ -68,8 +72,8 @@ enum image_format image_sniff(const uint8_t *bytes, size_t length);
 
 /* Decodes to upright RGB or gray, at full size. *info is filled as far as the header was understood, also on failure.
  * HWGQ_ERROR_UNSUPPORTED: not an image type that is read here. HWGQ_ERROR_FORMAT: damaged. HWGQ_ERROR_LIMIT: over `limits`.
- * HWGQ_ERROR_MEMORY: no memory, or the budget was taken until the deadline. The result itself is not counted in limits and
- * budget. */
+ * HWGQ_ERROR_MEMORY: no memory, or the budget was taken until the deadline, or until `needed`. The result itself is not counted
+ * in limits and budget. */
 enum hwgq_status image_decode(const uint8_t *bytes, size_t length, const struct image_limits *limits, struct image *image,
                               struct image_info *info, struct hwgq_error *error);
 void image_release(struct image *image);

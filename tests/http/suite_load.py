@@ -119,6 +119,43 @@ def failures_are_charged():
             check("then the rest is served", [later.result().status for later in others] == [200] * 4)
 
 
+def waits_for_memory():
+    """Two workers, and one client whose images take all the memory that is set aside for decoding: no other client waits for that."""
+    keys = fixture("memory-keys")
+    large, small = (bearer(add_key(keys, name)) for name in ("large", "small"))
+    side = 8192
+    passes = [(8, 8), (8, 8), (4, 8), (4, 4), (2, 4), (2, 2), (1, 2)]  # steps across and down of an interlaced PNG
+    rows = bytes(sum(-(-side // down) * (1 + -(-side // across)) for across, down in passes))
+
+    def chunk(kind, data):
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+    picture = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 1)) +
+               chunk(b"IDAT", zlib.compress(rows, 1)) + chunk(b"IEND", b""))
+    with Daemon(BUILD, FOLDER, *BOTH, "--workers", "2", "--max-decode-bytes", "100000000", "--keys-file", keys) as daemon:
+        check("it fits", daemon.post("/classify", picture, headers=large).status == 200)
+        for path, body, headers in (
+                ("/classify", picture, large),
+                ("/v2/models/color/infer", picture, dict(large, **{"Inference-Header-Content-Length": "0"}))):
+            refused, alone = [], []
+
+            def in_the_way():
+                """Whether the second of two large ones is refused when somebody else comes. The first may be done before that."""
+                sent = [Later(lambda: daemon.post(path, body, headers=headers)) for _ in range(2)]
+                until(lambda: sample(daemon, "hwgqd_workers_busy") == 2 or not any(later.is_alive() for later in sent))
+                other = daemon.post("/classify", JPEG, headers=small)
+                replies = sorted((later.result() for later in sent), key=lambda reply: reply.status)
+                alone.append((other.status, replies[0].status))
+                refused[:] = [reply for reply in replies if reply.status != 200]
+                return refused
+            check(path + ": a worker does not wait for memory while another client waits for it", until(in_the_way))
+            check("the others are served", set(alone) == {(200, 200)}, alone)
+            if path == "/classify":
+                error("it is told to come again", refused[0], 503, "out_of_memory")
+            check("when", len(refused) == 1 and refused[0].status == 503 and refused[0].headers["Retry-After"] == "1", refused[0].status)
+        statuses = [reply.status for reply in in_threads(3, lambda i: daemon.post("/classify", picture, headers=large))]
+        check("without other clients they wait for each other", statuses == [200] * 3, statuses)
+
+
 def lazy_reader(daemon, images=3000):
     """A connection whose reply is larger than what the kernel takes and is never read."""
     body, content_type = form([("image", b"no image")] * images)
@@ -212,4 +249,4 @@ def counts_agree():
         check("nothing waits", samples["hwgqd_queue_depth"] == 0)
 
 
-main(full_queue, deadline, gone_client, gone_while_running, failures_are_charged, unread_replies, counts_agree)
+main(full_queue, deadline, gone_client, gone_while_running, failures_are_charged, waits_for_memory, unread_replies, counts_agree)

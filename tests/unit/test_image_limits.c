@@ -382,6 +382,51 @@ START_TEST(waiting_is_no_work) {
 }
 END_TEST
 
+/* Set by one thread while another one waits. */
+static atomic_bool is_needed;
+
+static bool needed(void *context) {
+  (void)context;
+  return atomic_load(&is_needed);
+}
+
+static void *take_unless_needed(void *argument) {
+  bool *taken = argument;
+  *taken = image_budget_take_unless(&budget, 100 * MIB, 0, needed, NULL);
+  return NULL;
+}
+
+static void wait_for_waiters(int count) {
+  while (atomic_load(&budget.waiting) != count) nanosleep(&(struct timespec){0, 1000000}, NULL);
+}
+
+START_TEST(whoever_is_needed_elsewhere_gives_up) {
+  pthread_t first, second;
+  bool first_taken = false, second_taken = true, third_taken = true;
+  budget.patient = 1;
+  ck_assert(image_budget_take(&budget, 100 * MIB, 0));
+  ck_assert_int_eq(pthread_create(&first, NULL, take_unless_needed, &first_taken), 0);
+  wait_for_waiters(1);
+  ck_assert_int_eq(pthread_create(&second, NULL, take_unless_needed, &second_taken), 0);
+  wait_for_waiters(2); /* as long as nobody is needed */
+  atomic_store(&is_needed, true);
+  image_budget_look(&budget);
+  pthread_join(second, NULL);
+  ck_assert(!second_taken);
+  take_unless_needed(&third_taken); /* at once */
+  ck_assert(!third_taken);
+  ck_assert_int_eq(atomic_load(&budget.waiting), 1); /* the patient one */
+  image_budget_give(&budget, 100 * MIB);
+  pthread_join(first, NULL);
+  ck_assert(first_taken);
+  image_budget_give(&budget, 100 * MIB);
+  take_unless_needed(&third_taken); /* what is free is taken */
+  ck_assert(third_taken);
+  image_budget_give(&budget, 100 * MIB);
+  atomic_store(&is_needed, false);
+}
+END_TEST
+
 struct taker {
   pthread_t thread;
   const struct fuzz_buffer *file;
@@ -576,6 +621,7 @@ int main(void) {
   tcase_add_loop_test(shared, stated_memory_is_enough, 0, 4);
   tcase_add_test(threads, a_taken_budget_is_waited_for);
   tcase_add_test(threads, waiting_is_no_work);
+  tcase_add_test(threads, whoever_is_needed_elsewhere_gives_up);
   tcase_add_test(threads, concurrent_decodes_take_turns);
   tcase_add_test(threads, waiters_are_served_in_turn);
   tcase_add_test(scales, reduced_scales_keep_their_tolerance);

@@ -485,6 +485,32 @@ START_TEST(calls_pass_by_who_is_not_idle) {
 }
 END_TEST
 
+START_TEST(who_else_waits_is_told) {
+  struct queue queue;
+  ck_assert(queue_init(&queue, 8));
+  ck_assert(!queue_others_wait(&queue, 1));
+  put(&queue, 1, 0);
+  put(&queue, 1, 1);
+  ck_assert(!queue_others_wait(&queue, 1));
+  ck_assert(queue_others_wait(&queue, 2));
+  put(&queue, 2, 0);
+  put(&queue, 2, 0);
+  ck_assert(queue_others_wait(&queue, 1));
+  ck_assert(queue_others_wait(&queue, 2));
+  ck_assert(queue_others_wait(&queue, 3));
+  while (queue_depth(&queue) > 1) free(pop(&queue));
+  struct queue_item *last = pop(&queue);
+  ck_assert(!queue_others_wait(&queue, 3));
+  ck_assert(queue_reserve(&queue, last));
+  queue_push(&queue, last, 1, 2);
+  ck_assert(!queue_others_wait(&queue, last->client));
+  ck_assert_ptr_eq(queue_expire(&queue, CLOCK_SECOND), last);
+  ck_assert(!queue_others_wait(&queue, 3));
+  free(last);
+  queue_destroy(&queue);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("server_queue");
   TCase *tests = tcase_create("queue");
@@ -503,6 +529,7 @@ int main(void) {
   tcase_add_test(tests, calls_wake_sleepers);
   tcase_add_test(tests, calls_pass_by_who_is_not_idle);
   tcase_add_test(tests, debts_shrink_with_the_turns);
+  tcase_add_test(tests, who_else_waits_is_told);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
