@@ -36,7 +36,7 @@ const struct config_key config_key_table[] = {
      "after SIGTERM, keep serving this long (not ready) so that load balancers notice"},
     {"max_body_bytes", CONFIG_INTEGER, FIELD(max_body_bytes), 16 * MIB, 1, 4096 * MIB, NULL, "a larger request body gets 413"},
     {"max_buffered_bytes", CONFIG_INTEGER, FIELD(max_buffered_bytes), 256 * MIB, 1, INT64_C(1) << 42, NULL,
-     "memory for all request bodies and large replies together; beyond it requests get 503"},
+     "memory for all request bodies and large replies together, of one client at most four fifths; more get 503"},
     {"max_pixels", CONFIG_INTEGER, FIELD(max_pixels), 64 * MIB, 1, INT64_C(1) << 32, NULL,
      "an image with more pixels (width x height) gets 422, as do the last images of a request with more in all"},
     {"max_decode_bytes", CONFIG_INTEGER, FIELD(max_decode_bytes), 128 * MIB, 4 * MIB, INT64_C(1) << 42, NULL,

@@ -167,7 +167,7 @@ void route_metrics(struct request *request) {
     write_gauge(text, "hwgqd_requests_in_flight", "Classification requests that have arrived and are not answered yet.",
                 atomic_load(&server->classifying));
     write_gauge(text, "hwgqd_buffered_bytes", "Memory of request bodies and of large replies; at most max_buffered_bytes.",
-                (double)atomic_load(&server->buffered_bytes));
+                (double)atomic_load(&server->buffered.total));
     write_gauge(text, "hwgqd_connections", "Open connections.", watchdog_peers(&server->watchdog));
     write_counter(text, "hwgqd_evicted_connections_total", "Idle connections that were closed to make room for new ones.",
                   watchdog_evicted(&server->watchdog), openmetrics);

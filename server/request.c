@@ -131,7 +131,7 @@ bool request_is_in_the_way(void *request) {
 }
 
 void request_drop_body(struct request *request) {
-  if (request->body_capacity) atomic_fetch_sub(&request->server->buffered_bytes, request->body_capacity);
+  buffered_give(&request->server->buffered, request->item.client, request->body_capacity);
   free(request->body);
   free(request->parts);
   free(request->images);
@@ -139,6 +139,12 @@ void request_drop_body(struct request *request) {
   request->parts = NULL;
   request->images = NULL;
   request->body_length = request->body_capacity = 0;
+}
+
+/* Of max_buffered_bytes, for a request that holds `held` of it. */
+static bool take_buffered(struct request *request, uint64_t held, uint64_t more) {
+  struct server *server = request->server;
+  return buffered_take(&server->buffered, (uint64_t)server->config->max_buffered_bytes, request->item.client, held, more);
 }
 
 /* Room for `length` bytes in all, which is at most max_body_bytes. False: a reply stands. */
@@ -153,13 +159,15 @@ static bool reserve_body(struct request *request, size_t length) {
   if (capacity < length) capacity = length;
   uint64_t more = capacity - request->body_capacity;
   uint8_t *body = NULL;
-  if (atomic_fetch_add(&server->buffered_bytes, more) + more <= (uint64_t)server->config->max_buffered_bytes) {
+  if (take_buffered(request, request->body_capacity, more)) {
     body = realloc(request->body, capacity);
+    if (!body) buffered_give(&server->buffered, request->item.client, more);
   }
   if (!body) {
-    atomic_fetch_sub(&server->buffered_bytes, more);
-    reply_error(&request->reply, 503, "overloaded", request->id,
-                "The memory for request bodies is used up. Try again, or raise max_buffered_bytes.");
+    reply_error(
+        &request->reply, 503, "overloaded", request->id,
+        "The memory for request bodies is used up, or your share of it, which is at most four fifths. Try again, or raise "
+        "max_buffered_bytes.");
     request->reply.retry_after = 1;
     return false;
   }
@@ -344,17 +352,15 @@ void request_expire(struct request *request) {
 
 /* A reply that is larger than a connection's share waits for its client in memory that counts as that of the bodies does. */
 static void charge_reply(struct request *request) {
-  struct server *server = request->server;
   const struct text *body = &request->reply.body;
   if (body->failed || body->capacity <= REQUEST_SMALL_REPLY) return;
-  if (atomic_fetch_add(&server->buffered_bytes, body->capacity) + body->capacity <=
-      (uint64_t)server->config->max_buffered_bytes) {
+  if (take_buffered(request, 0, body->capacity)) {
     request->reply_bytes = body->capacity;
     return;
   }
-  atomic_fetch_sub(&server->buffered_bytes, body->capacity);
   reply_error(&request->reply, 503, "overloaded", request->id,
-              "The memory for replies is used up. Try again, ask for fewer images or classes, or raise max_buffered_bytes.");
+              "The memory for replies is used up, or your share of it. Try again, ask for fewer images or classes, or raise "
+              "max_buffered_bytes.");
   request->reply.retry_after = 1;
 }
 
@@ -489,7 +495,7 @@ void request_finish(struct request *request, enum MHD_RequestTerminationCode why
   registry_release(request->model);
   reply_release(&request->reply);
   free(request->timings);
-  atomic_fetch_sub(&server->buffered_bytes, request->reply_bytes);
+  buffered_give(&server->buffered, request->item.client, request->reply_bytes);
   watchdog_set(&server->watchdog, request->peer, PEER_IDLE);
   if (request->classifies) atomic_fetch_sub(&server->classifying, 1);
   atomic_fetch_sub(&server->in_flight, 1);

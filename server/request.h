@@ -31,7 +31,7 @@ enum {
   REQUEST_LOG_PATH = 200,
   REQUEST_MAX_VERSION = 20,
   REQUEST_OTHER_PARTS = 16,       /* fields beside images that one multipart body may have */
-  REQUEST_SMALL_REPLY = 64 << 10, /* a larger reply counts in buffered_bytes until it is sent */
+  REQUEST_SMALL_REPLY = 64 << 10, /* a larger reply counts in `buffered` until it is sent */
 };
 
 struct request_image {
@@ -66,7 +66,7 @@ struct request {
   size_t body_length, body_capacity;
   uint64_t content_length; /* as stated; 0 when not stated */
   uint64_t received;       /* bytes so far, kept or discarded */
-  uint64_t reply_bytes;    /* that the reply takes of buffered_bytes */
+  uint64_t reply_bytes;    /* that the reply takes of `buffered` */
   uint64_t discard_limit;  /* when a reply stands already, so much more is read before the connection is cut */
 
   /* classification */

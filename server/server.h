@@ -4,6 +4,7 @@
 #define SERVER_H
 
 #include "models/image/budget.h"
+#include "server/buffered.h"
 #include "server/config.h"
 #include "server/limits_address.h"
 #include "server/log.h"
@@ -51,7 +52,7 @@ struct server {
   atomic_int in_flight;             /* requests whose first line has arrived and whose reply has not been sent */
   atomic_int classifying;           /* those of them that classify */
   atomic_int busy;                  /* workers that have a request */
-  _Atomic uint64_t buffered_bytes;  /* memory of all request bodies and of large replies */
+  struct buffered buffered;         /* of max_buffered_bytes */
   _Atomic uint64_t request_counter; /* for request ids */
   uint64_t request_seed;
 };

@@ -1,6 +1,7 @@
 """Requests that are refused: errors of clients, limits, framing, slow clients.
 suite_errors.py BUILD_DIR FIXTURES (see run.sh). Every group of checks has a daemon of its own."""
 import random
+import socket
 import struct
 import time
 import zlib
@@ -121,6 +122,34 @@ def body_limits():
             check("the first one is answered", read_all(held).startswith(b"HTTP/1.1 415"))
         check("no memory is held", until(lambda: sample(daemon, "hwgqd_buffered_bytes") == 0))
         check("and the memory is given back", daemon.post("/classify", JPEG).status == 200)
+    with Daemon(BUILD, FOLDER, *BOTH, "--max-body-bytes", "1000000", "--max-buffered-bytes", "4000000") as daemon:
+        def upload(address):
+            return socket.create_connection(("127.0.0.1", daemon.port), PATIENCE, (address, 0))
+        head, body = b"POST /classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", JPEG + bytes(999990 - len(JPEG))
+        held = []
+        for i in range(3):
+            held.append(upload("127.0.0.1"))
+            held[i].sendall(head % 1000000 + body)
+            check("three of four bodies take their memory", until(lambda: sample(daemon, "hwgqd_buffered_bytes") == 1000000 * (i + 1)))
+        with upload("127.0.0.1") as fourth:
+            fourth.sendall(head % 1000000 + body + bytes(10))
+            reply = read_all(fourth)
+        check("one client does not get all of it", reply.startswith(b"HTTP/1.1 503") and b'"overloaded"' in reply and b"four fifths" in reply, reply)
+        replies = []
+        for address in ("127.0.0.2", "127.0.0.3", "127.0.0.4"):  # a few clients share a share: one of these may, though not likely, be such
+            with upload(address) as other:
+                other.sendall(head % len(body) + body)
+                replies.append(read_all(other)[:12])
+        check("others upload meanwhile", replies.count(b"HTTP/1.1 200") >= 2, replies)
+        for c in held:
+            c.sendall(bytes(10))
+        check("who began in time is answered", [read_all(c)[:12] for c in held] == [b"HTTP/1.1 200"] * 3)
+        for c in held:
+            c.close()
+        check("no memory is held, by whomever", until(lambda: sample(daemon, "hwgqd_buffered_bytes") == 0))
+        with upload("127.0.0.1") as again:
+            again.sendall(head % 1000000 + body + bytes(10))
+            check("and the share is free again", read_all(again).startswith(b"HTTP/1.1 200"))
 
 
 def framing():
