@@ -59,6 +59,13 @@ void image_rows(struct image_job *job, const uint8_t *rows, int count);
 /* Rows of `row_bytes` to collect before they are handed on: few enough to stay in the cache, at least 1, at most `height`. */
 int image_strip_rows(size_t row_bytes, int height);
 
+/* ---- lossless WebP (vp8l.c) ---------------------------------------------------------------------------------------------- */
+
+/* *bytes: what libwebp takes at most for the Huffman codes and the inner images of VP8L data, from behind their size on.
+ * `width` and `height`: of the picture. HWGQ_ERROR_FORMAT: damaged; HWGQ_ERROR_LIMIT: the deadline. */
+enum hwgq_status vp8l_code_bytes(const struct image_job *job, const uint8_t *data, size_t length, uint32_t width,
+                                 uint32_t height, uint64_t *bytes);
+
 /* ---- resizing (resize.c) ------------------------------------------------------------------------------------------------- */
 
 struct image_resizer;

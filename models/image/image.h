@@ -14,8 +14,9 @@
  *
  * Memory and time are bounded before they are spent. JPEG, PNG and what is done with their rows take memory in proportion to
  * one row, whatever the height: rows are resized as they are decoded. What has to be kept whole (the coefficients of a
- * progressive JPEG, an interlaced PNG, a WebP) is computed from the header and taken from a budget that concurrent decodes
- * share (budget.h) or refused. Only headers and picture data are read: compressed texts and profiles are never unpacked. */
+ * progressive JPEG, an interlaced PNG, a WebP and the codes of a lossless one) is computed from the header and taken from a
+ * budget that concurrent decodes share (budget.h) or refused. Only headers and picture data are read: compressed texts and
+ * profiles are never unpacked. */
 #ifndef IMAGE_H
 #define IMAGE_H
 

@@ -2,7 +2,8 @@
  * picture (the first frame of an animated one) and the EXIF data are, and libwebp gets the picture's chunks alone.
  *
  * Memory: libwebp writes the whole picture (3 bytes a pixel, 4 with alpha), and keeps 4 more for lossless ones; measured: 3.1
- * bytes a pixel for lossy pictures of 9 million, 7.0 and 8.0 for lossless ones without and with alpha. */
+ * bytes a pixel for lossy pictures of 9 million, 7.0 and 8.0 for lossless ones without and with alpha. What Huffman codes take
+ * is not in proportion to the picture: vp8l.c counts them. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +16,9 @@ enum {
   CHUNK_HEADER = 8,
   FRAME_HEADER = 16,     /* of an ANMF chunk */
   PART_BYTES = 64 << 10, /* of the file, that libwebp gets at a time; time is checked in between */
-  WEBP_FIXED = 2 << 20,  /* tables; lossless Huffman codes */
+  LOSSLESS_HEADER = 5,   /* of a VP8L chunk's data: signature and size */
+  ALPHA_HEADER = 1,      /* of an ALPH chunk's data: method and filter */
+  WEBP_FIXED = 2 << 20,  /* tables */
   WEBP_PER_COLUMN = 256, /* rows of blocks, upsampling, resizing */
 };
 
@@ -141,6 +144,19 @@ static bool sizes_agree(const struct webp *webp, uint32_t width, uint32_t height
   return !webp->extended || (width == webp->canvas_width && height == webp->canvas_height);
 }
 
+/* Of a lossless picture, or of the alpha of a lossy one where that is compressed: its method is 1. */
+static enum hwgq_status count_codes(const struct decoder *decoder, uint64_t *bytes) {
+  const WebPBitstreamFeatures *features = &decoder->config.input;
+  struct chunk chunk;
+  *bytes = 0;
+  if (!read_chunk(decoder->webp.picture, decoder->webp.picture_bytes, 0, &chunk)) return HWGQ_OK;
+  bool lossless = is_type(&chunk, "VP8L"), alpha = is_type(&chunk, "ALPH") && chunk.length > 0 && (chunk.data[0] & 3) == 1;
+  size_t header = lossless ? LOSSLESS_HEADER : ALPHA_HEADER;
+  if ((!lossless && !alpha) || chunk.length < header) return HWGQ_OK;
+  return vp8l_code_bytes(decoder->job, chunk.data + header, chunk.length - header, (uint32_t)features->width,
+                         (uint32_t)features->height, bytes);
+}
+
 static enum hwgq_status read_header(struct decoder *decoder) {
   struct image_job *job = decoder->job;
   struct webp *webp = &decoder->webp;
@@ -174,7 +190,10 @@ static enum hwgq_status read_header(struct decoder *decoder) {
   decoder->stored = features->has_alpha ? 4 : 3;
   /* 1: lossy. Alpha of a lossy picture is a plane of its own, compressed without loss. */
   unsigned inside = features->format != 1 ? 4 : features->has_alpha ? 6 : 0;
-  uint64_t bytes = WEBP_FIXED + (uint64_t)WEBP_PER_COLUMN * webp->canvas_width;
+  uint64_t bytes;
+  enum hwgq_status status = count_codes(decoder, &bytes);
+  if (status) return status;
+  bytes += WEBP_FIXED + (uint64_t)WEBP_PER_COLUMN * webp->canvas_width;
   bytes += (uint64_t)width * height * ((unsigned)decoder->stored + inside);
   return image_check_memory(job, bytes, features->format == 1 ? "WebP" : "lossless WebP");
 }
