@@ -210,7 +210,7 @@ static enum hwgq_status read_picture(struct decoder *decoder) {
     size_t part = given / 8 > PART_BYTES ? given / 8 : PART_BYTES;
     given = part < webp->picture_bytes - given ? given + part : webp->picture_bytes;
     code = WebPIUpdate(incremental, webp->picture, given);
-    if (code == VP8_STATUS_SUSPENDED) status = image_check_time(decoder->job);
+    if (code == VP8_STATUS_OK || code == VP8_STATUS_SUSPENDED) status = image_check_time(decoder->job);
   }
   WebPIDelete(incremental);
   if (!status && code) status = fail(decoder, code);
@@ -238,7 +238,7 @@ static enum hwgq_status hand_on(struct decoder *decoder) {
   if (status) return status;
   uint8_t *strip = malloc(stride * (size_t)most);
   if (!strip) return fail(decoder, VP8_STATUS_OUT_OF_MEMORY);
-  for (int y = 0, used = 0; y < decoder->frame.height; y++) {
+  for (int y = 0, used = 0; y < decoder->frame.height && !status; y++) {
     uint8_t *to = strip + (size_t)used * stride;
     if (width * 3 < stride || y < top || y - top >= height) memset(to, 255, stride);
     if (y >= top && y - top < height) {
@@ -247,11 +247,12 @@ static enum hwgq_status hand_on(struct decoder *decoder) {
       memcpy(to + left, from, 3 * width);
     }
     if (++used < most && y + 1 < decoder->frame.height) continue;
-    image_rows(decoder->job, strip, used);
+    status = image_check_time(decoder->job);
+    if (!status) image_rows(decoder->job, strip, used);
     used = 0;
   }
   free(strip);
-  return HWGQ_OK;
+  return status;
 }
 
 enum hwgq_status webp_decode(struct image_job *job) {

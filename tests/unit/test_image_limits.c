@@ -294,11 +294,13 @@ static struct fuzz_buffer flat_jpeg(int side, bool progressive) {
   return file;
 }
 
-static struct fuzz_buffer flat_webp(int side) {
+/* Lossless: black, in so few bytes that libwebp gets them at once. */
+static struct fuzz_buffer flat_webp(int side, bool lossless) {
   struct fuzz_buffer file = {0};
   uint8_t *rgb = calloc((size_t)side * (size_t)side, 3), *bytes = NULL;
-  for (int i = 0; i < side * side; i += 5) rgb[3 * i] = (uint8_t)(i * 77 >> 3);
-  size_t length = WebPEncodeRGB(rgb, side, side, 3 * side, 60, &bytes);
+  for (int i = 0; i < side * side && !lossless; i += 5) rgb[3 * i] = (uint8_t)(i * 77 >> 3);
+  size_t length = lossless ? WebPEncodeLosslessRGB(rgb, side, side, 3 * side, &bytes)
+                           : WebPEncodeRGB(rgb, side, side, 3 * side, 60, &bytes);
   fuzz_set(&file, bytes, length);
   WebPFree(bytes);
   free(rgb);
@@ -309,11 +311,36 @@ START_TEST(deadlines_are_kept) {
   struct fuzz_buffer file = _i == 0   ? black_png(6000, 6000, 2, false, 6000ull * 18001)
                             : _i == 1 ? flat_jpeg(3000, false)
                             : _i == 2 ? flat_jpeg(3000, true)
-                                      : flat_webp(2000);
+                                      : flat_webp(2000, _i == 4);
   limits.deadline_ns = now_ns() + 1000000;
   expect_cost(&file, &limits, HWGQ_ERROR_LIMIT, "longer than is allowed", 6000l * 18001 / 1024 / 2, 64 * 1024);
   limits.deadline_ns = now_ns() + 600000000000;
   ck_assert_int_eq(prepare(&file, &limits), HWGQ_OK);
+  free(file.bytes);
+}
+END_TEST
+
+/* Lets the deadline pass with the first rows. */
+static enum hwgq_status begin_late(struct image_sink *sink, const struct image_frame *frame, struct hwgq_error *message) {
+  (void)sink, (void)frame, (void)message;
+  return HWGQ_OK;
+}
+
+static int late_calls;
+
+static void rows_late(struct image_sink *sink, const uint8_t *rows, int count) {
+  (void)sink, (void)rows, (void)count;
+  late_calls++;
+  limits.deadline_ns = 1;
+}
+
+/* A WebP's rows are handed on when the whole picture is there. */
+START_TEST(deadlines_are_kept_between_rows) {
+  struct fuzz_buffer file = flat_webp(400, true);
+  struct image_sink sink = {begin_late, rows_late};
+  struct image_job job = {file.bytes, file.length, &limits, .sink = &sink, .info = &info, .error = &error};
+  ck_assert_int_eq(webp_decode(&job), HWGQ_ERROR_LIMIT);
+  ck_assert_int_eq(late_calls, 1);
   free(file.bytes);
 }
 END_TEST
@@ -491,7 +518,7 @@ END_TEST
 /* What a decode takes is at most what the refusal says that it would. */
 START_TEST(stated_memory_is_enough) {
   struct fuzz_buffer file = _i == 0   ? flat_jpeg(1600, true)
-                            : _i == 1 ? flat_webp(2000)
+                            : _i == 1 ? flat_webp(2000, false)
                             : _i == 2 ? black_png(1600, 1600, 2, true, 3 * 1600 * 1600 + 3000)
                                       : black_png(200000, 100, 6, false, 100 * 800001);
   unsigned mib = 0;
@@ -617,7 +644,8 @@ int main(void) {
   tcase_add_test(bombs, large_progressive_jpegs_are_bounded);
   tcase_add_test(bombs, thousands_of_scans_cost_nothing);
   tcase_add_test(bombs, empty_jpegs_cost_nothing);
-  tcase_add_loop_test(shared, deadlines_are_kept, 0, 4);
+  tcase_add_loop_test(shared, deadlines_are_kept, 0, 5);
+  tcase_add_test(shared, deadlines_are_kept_between_rows);
   tcase_add_loop_test(shared, stated_memory_is_enough, 0, 4);
   tcase_add_test(threads, a_taken_budget_is_waited_for);
   tcase_add_test(threads, waiting_is_no_work);
