@@ -148,6 +148,8 @@ static void read_header(struct decoder *decoder) {
   struct jpeg_decompress_struct *jpeg = &decoder->jpeg;
   jpeg_set_marker_processor(jpeg, JPEG_APP0 + 1, read_app1);
   jpeg_read_header(jpeg, TRUE);
+  /* upright: an APP1 segment behind the first scan comes too late for the size */
+  if (decoder->orientation == 0) decoder->orientation = 1;
   escape_if(decoder, image_check_size(decoder->job, jpeg->image_width, jpeg->image_height, decoder->orientation));
   decoder->single_scan = !jpeg_has_multiple_scans(jpeg);
   uint64_t bytes = JPEG_FIXED + (uint64_t)JPEG_PER_COLUMN * jpeg->image_width;

@@ -132,6 +132,29 @@ START_TEST(orientation_is_obeyed) {
 }
 END_TEST
 
+/* The size is told before later scans of a progressive file are read: an orientation among those turns nothing. */
+START_TEST(orientation_behind_the_first_scan_is_ignored) {
+  size_t length, turned_length;
+  struct image image = {0}, plain = decoded("progressive");
+  struct image_info info;
+  struct fuzz_buffer file = {0};
+  uint8_t *bytes = load("progressive", &length), *turned = load("orientation-6", &turned_length);
+  size_t last = length - 2, exif = 2;
+  while (memcmp(bytes + last, "\xff\xda", 2) != 0) last--;
+  while (turned[exif + 1] != 0xe1) exif += 2 + (size_t)(turned[exif + 2] << 8 | turned[exif + 3]);
+  fuzz_set(&file, bytes, length);
+  fuzz_splice(&file, last, 0, turned + exif, 2 + (size_t)(turned[exif + 2] << 8 | turned[exif + 3]));
+  ck_assert_int_eq(image_decode(file.bytes, file.length, &limits, &image, &info, &error), HWGQ_OK);
+  ck_assert_int_eq(info.width, plain.width);
+  ck_assert(mean_difference(&image, &plain) == 0);
+  image_release(&image);
+  image_release(&plain);
+  free(file.bytes);
+  free(turned);
+  free(bytes);
+}
+END_TEST
+
 /* A 2x3 image of numbered pixels, and what EXIF says each orientation shows. */
 START_TEST(orientation_moves_single_pixels) {
   static const char *const expected[] = {"abcdef", "badcfe", "fedcba", "efcdab", "acebdf", "ecafdb", "fdbeca", "bdface"};
@@ -417,6 +440,7 @@ int main(void) {
   tcase_add_test(decoding, gray_stays_gray);
   tcase_add_loop_test(decoding, four_inks_give_the_same_picture, 0, 3);
   tcase_add_loop_test(decoding, orientation_is_obeyed, 1, 9);
+  tcase_add_test(decoding, orientation_behind_the_first_scan_is_ignored);
   tcase_add_loop_test(decoding, orientation_moves_single_pixels, 1, 9);
   tcase_add_test(decoding, exif_is_read_within_bounds);
   tcase_add_test(decoding, odd_sizes_decode);
