@@ -55,7 +55,7 @@ def files(root):
     check("no debugging symbols in it", b".debug_info" not in elf["/usr/local/bin/hwgqd"])
     odd = [path for path, (status, _) in found.items() if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o6022 or status.st_uid]
     check("only plain files of root's that nobody else may write", not odd, odd)
-    check("networks", all(SHARE + "/models/zoo/" + name in found for name in ("cifar10.hwgq", "fashion-mnist.hwgq")))
+    check("networks", all(SHARE + "/models/zoo/" + name in found for name in ("cifar10.hwgq", "fashion-mnist.hwgq", "tiny-imagenet.hwgq")))
     check("tells its distribution", b"ID=debian" in found.get("/usr/lib/os-release", (0, b""))[1])
     terms = {path: data for path, (_, data) in found.items() if path.endswith("/copyright")}
     referred = {name.decode() for data in terms.values() for name in re.findall(rb"/usr/share/common-licenses/[\w.-]*\w", data)}

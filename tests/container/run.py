@@ -43,7 +43,8 @@ def serve(engine, tag, architecture):
         print("       %s: %s, %.4f" % (os.path.basename(PICTURE), best["label"], best["probability"]))
         check("classifies a photograph", reply["model"] == "cifar10" and len(reply["predictions"]) == 5 and 0.1 < best["probability"] <= 1, reply)
         models = json.loads(ask(server.url + "/v1/models"))
-        check("serves both networks", {model["name"] for model in models["models"]} == {"cifar10", "fashion-mnist"}, models)
+        check("serves the shipped networks", {model["name"] for model in models["models"]} == {"cifar10", "fashion-mnist", "tiny-imagenet"},
+              models)
         check("metrics count the request", re.search(r'^hwgqd_requests_total\{.*code="200".*\} 1$', ask(server.url + "/metrics"), re.M))
         check("health check", server.health(config["Healthcheck"]["Test"][1:]) == 0)
         if not emulated:

@@ -20,6 +20,7 @@ SHARED = "../shared"
 DATA = {
     "cifar10": SHARED + "/data/cifar10-jpeg.tar.xz",
     "fashion-mnist": "/usr/share/datasets/fashion-mnist",
+    "tiny-imagenet": SHARED + "/data/tiny-imagenet-32.tar.xz",
 }
 passed = failed = skipped = 0
 
@@ -68,8 +69,9 @@ def test_reference(name):
 def members(archive):
     with tarfile.open(archive) as tar:
         for entry in tar:
-            if entry.isfile() and entry.name.startswith("test/"):
-                yield entry.name, tar.extractfile(entry).read()
+            split, _, name = entry.name.partition("/")
+            if entry.isfile() and split in ("test", "val"):
+                yield name, tar.extractfile(entry).read()
 
 
 def test_daemon(name, limit):
@@ -79,9 +81,8 @@ def test_daemon(name, limit):
         evaluate(name, "--predictions", table, "--limit", str(limit))
         with open(table) as stream:
             rows = [line.rstrip("\n").split("\t") for line in stream]
-        expected = {row[0].removeprefix("test/"): (int(row[2]), float(row[3])) for row in rows}
-        images = [(key.removeprefix("test/"), data) for key, data in members(DATA[name])]
-        images = [(key, data) for key, data in images if key in expected]
+        expected = {row[0].removeprefix("test/").removeprefix("val/"): (int(row[2]), float(row[3])) for row in rows}
+        images = [(key, data) for key, data in members(DATA[name]) if key in expected]
         differences = []
         with Daemon(BUILD, folder, "--models", model(name), "--log-level", "warning") as daemon:
             def send(part):
@@ -118,7 +119,7 @@ def test_photos(name):
     check("%s: photographs recognised" % name, right >= 5, "%d of %d" % (right, len(files)))
 
 
-for network in ("cifar10", "fashion-mnist"):
+for network in DATA:
     if not os.path.exists(DATA[network]):
         skip("%s: there is no %s to evaluate it on" % (network, DATA[network]))
         continue
