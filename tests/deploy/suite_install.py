@@ -53,7 +53,7 @@ def install():
     result = run(program("hwgqd"), "--check", "--config", os.path.join(SHARE, "hwgqd/config/hwgqd.json"))
     check("the installed configuration finds its networks", result.returncode == 0 and "cifar10" in result.stdout, result)
     with Daemon(os.path.join(PREFIX, "bin"), FOLDER, "--config", os.path.join(SHARE, "hwgqd/config/hwgqd.json")) as daemon:
-        check("the installed daemon serves", len(daemon.get("/v1/models").json["models"]) == 2)
+        check("the installed daemon serves", len(daemon.get("/v1/models").json["models"]) == 3)
     check("and stops", daemon.exit_code == 0)
 
 

@@ -33,9 +33,9 @@ cp "$folder/r.hwgq" "$folder/te.hwgq"
 cp "$folder/complete" "$folder/r.ck"
 tar -cf "$folder/dd.tar" -C "$few" train test
 printf 'a\nb\n' >"$folder/two-names"
-mkdir "$folder/other"
+mkdir "$folder/elsewhere"
 ln -s "$folder/te.hwgq" "$folder/link.hwgq"
-ln -s "$folder" "$folder/other/back"
+ln -s "$folder" "$folder/elsewhere/back"
 ln -s nowhere "$folder/dangling"
 both=$folder/both.hwgq
 kept() { # FILE CODE TEXT ARGUMENT...: refused, and the file is as it was
@@ -49,24 +49,24 @@ printf "one\n" >"$folder/name"
 ok "lost: the checkpoint that is exported" kept "$folder/r.ck" 1 "the model $folder/r.ck would replace the checkpoint to resume (--resume $folder/r.ck), which is the same file: choose another --output" \
   --resume "$folder/r.ck" --export-only -o "$folder/r.ck"
 ok "lost: the checkpoint that is resumed" kept "$folder/r.ck" 1 "would be the same file: choose another --output or --checkpoint" --resume "$folder/r.ck" -o "$folder/r.ck"
-ok "lost: ... with another checkpoint" kept "$folder/r.ck" 1 "would replace the checkpoint to resume" --resume "$folder/r.ck" -o "$folder/other/back/r.ck" --checkpoint "$folder/x"
+ok "lost: ... with another checkpoint" kept "$folder/r.ck" 1 "would replace the checkpoint to resume" --resume "$folder/r.ck" -o "$folder/elsewhere/back/r.ck" --checkpoint "$folder/x"
 ok "lost: the data" kept "$folder/dd.tar" 1 "the model $folder/dd.tar would replace the data (DATA $folder/dd.tar)" vgg-small "$folder/dd.tar" "${small[@]}" -o "$folder/dd.tar"
 ok "lost: the data, to the log" kept "$folder/dd.tar" 1 "the log $folder/dd.tar would replace the data" vgg-small "$folder/dd.tar" "${small[@]}" -o "$folder/x" --log "$folder/dd.tar"
 ok "lost: the teacher" kept "$folder/te.hwgq" 1 "would replace the teacher (--teacher $folder/te.hwgq)" "${new[@]}" --teacher "$folder/te.hwgq" -o "$folder/te.hwgq"
 ok "lost: the teacher, by a link" kept "$folder/te.hwgq" 1 "would replace the teacher" "${new[@]}" --teacher "$folder/te.hwgq" -o "$folder/link.hwgq"
 ok "lost: the teacher, to the checkpoint" kept "$folder/te.hwgq" 1 "choose another --checkpoint" "${new[@]}" --teacher "$folder/link.hwgq" -o "$folder/x" --checkpoint "$folder/te.hwgq"
-ok "lost: what it begins with" kept "$folder/te.hwgq" 1 "would replace the weights to begin with" "${new[@]}" --initial "$folder/te.hwgq" -o "$folder/other/back/te.hwgq"
+ok "lost: what it begins with" kept "$folder/te.hwgq" 1 "would replace the weights to begin with" "${new[@]}" --initial "$folder/te.hwgq" -o "$folder/elsewhere/back/te.hwgq"
 ok "lost: the labels" kept "$folder/two-names" 1 "would replace the labels" "${new[@]}" --labels "$folder/two-names" -o "$folder/x" --log "$folder/two-names"
 ok "lost: one of two outputs" refused 1 "the model $both and the checkpoint $both would be the same file: choose another --output or --checkpoint" "${new[@]}" -o "$both" --checkpoint "$both"
-ok "lost: one of two outputs, through a link" refused 1 "would be the same file" "${new[@]}" -o "$both" --checkpoint "$folder/other/back/both.hwgq"
+ok "lost: one of two outputs, through a link" refused 1 "would be the same file" "${new[@]}" -o "$both" --checkpoint "$folder/elsewhere/back/both.hwgq"
 ok "lost: one of two outputs, the log" refused 1 "choose another --checkpoint or --log" "${new[@]}" -o "$both" --log "$both.checkpoint"
 ok "lost: the model with the lock" refused 1 "the lock beside the checkpoint" "${new[@]}" -o "$both.lock" --checkpoint "$both"
 ok "lost: nothing was begun" test ! -e "$both" -a ! -e "$both.checkpoint" -a ! -e "$both.lock"
 ok "a link to nothing is refused at once" refused 1 "$folder/dangling: it is a symbolic link to nothing" "${new[@]}" -o "$folder/dangling"
 ok "a log that is a link to nothing" refused 1 "$folder/dangling: it is a symbolic link to nothing" "${new[@]}" -o "$folder/x" --log "$folder/dangling"
-ok "apart: a name in two folders" runs 0 train "${new[@]}" -o "$folder/other/te.hwgq" --checkpoint "$folder/te.hwgq.checkpoint" --log "$folder/other/log"
-ok "apart: an older model is replaced" runs 0 train "${new[@]}" -o "$folder/other/te.hwgq" --log "$folder/other/log"
-ok "apart: a checkpoint that is resumed is written" runs 0 train --resume "$folder/other/back/te.hwgq.checkpoint" --checkpoint "$folder/te.hwgq.checkpoint" --epochs 2 -o "$folder/other/te.hwgq"
+ok "apart: a name in two folders" runs 0 train "${new[@]}" -o "$folder/elsewhere/te.hwgq" --checkpoint "$folder/te.hwgq.checkpoint" --log "$folder/elsewhere/log"
+ok "apart: an older model is replaced" runs 0 train "${new[@]}" -o "$folder/elsewhere/te.hwgq" --log "$folder/elsewhere/log"
+ok "apart: a checkpoint that is resumed is written" runs 0 train --resume "$folder/elsewhere/back/te.hwgq.checkpoint" --checkpoint "$folder/te.hwgq.checkpoint" --epochs 2 -o "$folder/elsewhere/te.hwgq"
 
 # Other data than the run had.
 labels_are_those() { # MODEL JSON
@@ -74,9 +74,9 @@ labels_are_those() { # MODEL JSON
 }
 cp -r "$few" "$folder/dogs"
 for split in train test; do mv "$folder/dogs/$split/gray" "$folder/dogs/$split/dog"; done
-cp -r "$few" "$folder/three"
-mkdir "$folder/three/train/more"
-cp tests/images/gray.jpg "$folder/three/train/more"
+cp -r "$few" "$folder/three-classes"
+mkdir "$folder/three-classes/train/more"
+cp tests/images/gray.jpg "$folder/three-classes/train/more"
 for name in names no-names; do
   labels=()
   [ "$name" = names ] && labels=(--labels "$folder/two-names")
@@ -84,9 +84,9 @@ for name in names no-names; do
   ok "other classes, $name: a name" refused 1 "class 1 is \"dog\" in $folder/dogs and was \"gray\" in the data of checkpoint $folder/c.hwgq.checkpoint: resume it with that data, or" \
     vgg-small "$folder/dogs" --resume "$folder/c.hwgq.checkpoint" --epochs 3
   ok "other classes, $name: one more" refused 1 "3 classes" \
-    vgg-small "$folder/three" --resume "$folder/c.hwgq.checkpoint" --epochs 3
+    vgg-small "$folder/three-classes" --resume "$folder/c.hwgq.checkpoint" --epochs 3
 done
-ok "other classes: how many" complains "$folder/three has 3 classes, the data of checkpoint $folder/c.hwgq.checkpoint had 2"
+ok "other classes: how many" complains "$folder/three-classes has 3 classes, the data of checkpoint $folder/c.hwgq.checkpoint had 2"
 ok "other classes: labels only rename" runs 0 train --resume "$folder/c.hwgq.checkpoint" --labels "$folder/two-names" --epochs 3
 ok "other classes: labels are in the model" labels_are_those "$folder/c.hwgq" '["a", "b"]'
 ok "other classes: whose folders have new names" runs 0 train vgg-small "$folder/dogs" --resume "$folder/c.hwgq.checkpoint" --labels "$folder/two-names" --epochs 4

@@ -101,12 +101,16 @@ class Quantize(nn.Module):
         if backward not in BACKWARDS:
             raise ValueError("backward is one of " + ", ".join(BACKWARDS))
         self.highest, self.backward_kind = float32(centers[-1]), backward
+        values = [0.0] + [float32(c) for c in centers]
+        # Rounded multiples of the first center stand for the multiples, which in double precision are others.
+        self.multiples = all(value == float32(k * values[1]) for k, value in enumerate(values))
         # Not part of a state_dict: they belong to the description.
-        self.register_buffer("values", torch.tensor([0.0] + [float32(c) for c in centers]), persistent=False)
+        self.register_buffer("values", torch.tensor(values), persistent=False)
         self.register_buffer("thresholds", torch.tensor([float32(t) for t in thresholds]), persistent=False)
 
     def forward(self, x):
-        return QuantizeFunction.apply(x, self.thresholds, self.values, self.highest, self.backward_kind)
+        values = self.values[1] * torch.arange(len(self.values), device=x.device) if self.multiples else self.values
+        return QuantizeFunction.apply(x, self.thresholds, values, self.highest, self.backward_kind)
 
 
 class Sign(nn.Module):
