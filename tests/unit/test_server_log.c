@@ -108,8 +108,8 @@ START_TEST(a_line_has_the_time) {
 END_TEST
 
 /* Reads lines until nothing comes any more; each must be whole. Returns how many have a number, which must go up, and adds to
- * *lost what the others say was lost. */
-static uint64_t read_lines(int end, int *last, uint64_t *lost) {
+ * *lost what the others, *reports of them, say was lost. */
+static uint64_t read_lines(int end, int *last, uint64_t *lost, int *reports) {
   static char bytes[4 << 20];
   struct pollfd poll_fd = {.fd = end, .events = POLLIN};
   size_t length = 0;
@@ -126,6 +126,7 @@ static uint64_t read_lines(int end, int *last, uint64_t *lost) {
     ck_assert_int_eq(strncmp(line, "{\"time\":\"20", 11), 0);
     ck_assert(number || gone);
     if (gone) *lost += strtoull(gone + strlen("\"lost\":"), NULL, 10);
+    *reports += gone != NULL;
     if (!number) continue;
     ck_assert_int_gt(atoi(number + strlen("\"number\":")), *last);
     *last = atoi(number + strlen("\"number\":"));
@@ -135,12 +136,13 @@ static uint64_t read_lines(int end, int *last, uint64_t *lost) {
 }
 
 /* Twice: writes until nothing goes any more and reads. The log goes on then, and knows what is missing. may_tear: 1 when a line
- * may be written except for its end, and counts as lost. */
+ * may be written except for its end, and counts as lost: one whenever nothing goes any more, which happens more than twice
+ * where a terminal's buffer moves on by itself; the log reports it each time. */
 static void stall(const struct log *log, int end, int may_tear) {
   enum { MORE = 500 };
   char message[LONG + 1] = "";
   uint64_t lost = 0, count = 0;
-  int last = -1, number = 0;
+  int last = -1, number = 0, reports = 0;
   memset(message, 'x', LONG);
   for (int round = 0; round < 2; round++) {
     const uint64_t before = log_lost(log);
@@ -151,14 +153,15 @@ static void stall(const struct log *log, int end, int may_tear) {
     }
     log_flush(log, &lines);
     text_release(&lines);
-    count += read_lines(end, &last, &lost);
+    count += read_lines(end, &last, &lost, &reports);
     const struct log_field field = log_integer("number", number++);
     log_write(log, LOG_INFO, "again", &field, 1);
-    count += read_lines(end, &last, &lost);
+    count += read_lines(end, &last, &lost, &reports);
     ck_assert_int_eq(last, number - 1);
     ck_assert_uint_eq(lost, log_lost(log));
     ck_assert_uint_ge(count + lost, (uint64_t)number);
-    ck_assert_uint_le(count + lost, (uint64_t)(number + may_tear * (round + 1)));
+    ck_assert_int_gt(reports, round);
+    ck_assert_uint_le(count + lost, (uint64_t)(number + may_tear * reports));
   }
 }
 
