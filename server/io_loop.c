@@ -142,7 +142,9 @@ static int patience(const struct io_loop *loop) {
 static void sleep_until_event(struct io_loop *loop, int ms) {
   struct epoll_event events[2];
   atomic_store(&loop->asleep, true);
-  if (!atomic_load(&loop->finished) && !atomic_load(&loop->quiesce) && !atomic_load(&loop->stop)) {
+  /* Whoever asked before it could be seen that the thread sleeps has not woken it. */
+  if (!atomic_load(&loop->finished) && !atomic_load(&loop->quiesce) && !atomic_load(&loop->stop) &&
+      atomic_load(&loop->turned)) {
     epoll_wait(loop->epoll, events, 2, ms);
   }
   atomic_store(&loop->asleep, false);

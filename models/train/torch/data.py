@@ -160,9 +160,9 @@ def tar_files(path):
                              "into it (tar --dereference)")
         return there[end(name)]
 
+    folders = {name[:i] for name in there for i, sign in enumerate(name) if sign == "/"}
     for name, (target, stated) in links.items():
-        below = end(target) + "/"
-        if split_of([*name.split("/"), "class", "image"])[0] and any(other.startswith(below) for other in there):
+        if split_of([*name.split("/"), "class", "image"])[0] and end(target) in folders:
             raise ValueError(f"{path}: '{name}' is a link to '{stated}', a folder, and links to folders are not followed in "
                              "archives: put the files themselves into it (tar --dereference)")
     for name in [*there, *filter(is_wanted, links)]:
