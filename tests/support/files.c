@@ -1,4 +1,4 @@
-/* Temporary directories and files. */
+/* Temporary directories, files, and what /proc says. */
 #include "tests/support/support.h"
 
 #include <dirent.h>
@@ -60,4 +60,13 @@ uint8_t *support_read_file(const char *path, size_t *length) {
   bytes[used] = 0;
   *length = used;
   return bytes;
+}
+
+long support_peak_kib(void) {
+  char line[128];
+  long kib = 0;
+  FILE *status = fopen("/proc/self/status", "r");
+  while (status && fgets(line, sizeof line, status)) sscanf(line, "VmHWM: %ld", &kib);
+  if (status) fclose(status);
+  return kib;
 }

@@ -49,5 +49,7 @@ char *support_path(const char *directory, const char *name);
 void support_write_file(const char *path, const void *bytes, size_t length);
 /* Whole content, malloc'ed and followed by a 0 byte. NULL when it cannot be read. */
 uint8_t *support_read_file(const char *path, size_t *length);
+/* Peak resident memory of this process (every test has its own), KiB. */
+long support_peak_kib(void);
 
 #endif

@@ -251,16 +251,6 @@ START_TEST(too_many_scans_are_refused) {
 }
 END_TEST
 
-/* Peak resident memory of this process (every test has its own), KiB. */
-static long peak_kib(void) {
-  char line[128];
-  long kib = 0;
-  FILE *status = fopen("/proc/self/status", "r");
-  while (status && fgets(line, sizeof line, status)) sscanf(line, "VmHWM: %ld", &kib);
-  if (status) fclose(status);
-  return kib;
-}
-
 /* A megabyte of empty segments costs no more than reading it, and the orientation is still found behind them. */
 START_TEST(empty_segments_cost_nothing) {
   enum { SEGMENTS = 250000 };
@@ -271,9 +261,9 @@ START_TEST(empty_segments_cost_nothing) {
   memcpy(file, bytes, 2);
   for (padded = 2; padded < 2 + 4 * SEGMENTS; padded += 4) memcpy(file + padded, "\xff\xe1\x00\x02", 4);
   memcpy(file + padded, bytes + 2, length - 2);
-  const long before = peak_kib();
+  const long before = support_peak_kib();
   enum hwgq_status status = image_decode(file, length + 4 * SEGMENTS, &limits, &image, &info, &error);
-  const long more = peak_kib() - before;
+  const long more = support_peak_kib() - before;
   ck_assert_msg(status == HWGQ_OK, "%s", error.message);
   ck_assert(mean_difference(&image, &plain) == 0);
   ck_assert_int_lt(more, 4096); /* as a list that libjpeg saves they took 32 bytes each, and most of a minute */

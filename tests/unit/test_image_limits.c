@@ -5,6 +5,7 @@
 #include "models/image/decode.h"
 #include "models/image/image.h"
 #include "tests/support/image_files.h"
+#include "tests/support/support.h"
 
 #include <check.h>
 #include <dirent.h>
@@ -45,16 +46,6 @@ static uint64_t now_ns(void) {
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Peak resident memory of this process (every test has its own), KiB. */
-static long peak_kib(void) {
-  char line[128];
-  long kib = 0;
-  FILE *status = fopen("/proc/self/status", "r");
-  while (status && fgets(line, sizeof line, status)) sscanf(line, "VmHWM: %ld", &kib);
-  if (status) fclose(status);
-  return kib;
-}
-
 static enum hwgq_status prepare(const struct fuzz_buffer *file, const struct image_limits *limits) {
   error.message[0] = 0;
   return image_prepare(file->bytes, file->length, limits, &preprocess, shape, pixels, &info, NULL, &error);
@@ -82,10 +73,10 @@ int inflate(z_streamp stream, int flush) {
 /* Prepares the file and expects the status, a word of the message, and at most so many KiB that are unpacked and of memory. */
 static void expect_cost(const struct fuzz_buffer *file, const struct image_limits *limits, enum hwgq_status status,
                         const char *word, long unpacked_kib, long kib) {
-  long before = peak_kib();
+  long before = support_peak_kib();
   unpacked = 0;
   enum hwgq_status got = prepare(file, limits);
-  long more = peak_kib() - before;
+  long more = support_peak_kib() - before;
   ck_assert_msg(got == status, "status %d: %s", got, error.message);
   ck_assert_msg(!word || strstr(error.message, word), "'%s' does not say '%s'", error.message, word);
   ck_assert_msg(unpacked <= (uint64_t)unpacked_kib * 1024, "%llu bytes unpacked", (unsigned long long)unpacked);

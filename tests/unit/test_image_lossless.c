@@ -3,6 +3,7 @@
 #include "models/image/budget.h"
 #include "models/image/image.h"
 #include "tests/support/image_files.h"
+#include "tests/support/support.h"
 
 #include <check.h>
 #include <stdio.h>
@@ -35,16 +36,6 @@ static uint64_t now_ns(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-/* Peak resident memory of this process (every test has its own), KiB. */
-static long peak_kib(void) {
-  char line[128];
-  long kib = 0;
-  FILE *status = fopen("/proc/self/status", "r");
-  while (status && fgets(line, sizeof line, status)) sscanf(line, "VmHWM: %ld", &kib);
-  if (status) fclose(status);
-  return kib;
 }
 
 static enum hwgq_status prepare(const struct fuzz_buffer *file) {
@@ -222,10 +213,10 @@ static struct fuzz_buffer groups_file(enum kind kind, int side, unsigned step) {
 /* 74 and 295 kB that take 93 and 370 MiB. */
 START_TEST(thousands_of_codes_are_refused) {
   struct fuzz_buffer file = groups_file(PLAIN, _i ? 1024 : 512, 1);
-  long before = peak_kib();
+  long before = support_peak_kib();
   ck_assert_int_eq(prepare(&file), HWGQ_ERROR_LIMIT);
   ck_assert_ptr_nonnull(strstr(error.message, "lossless WebP of"));
-  ck_assert(SANITIZED || peak_kib() - before < 1024);
+  ck_assert(SANITIZED || support_peak_kib() - before < 1024);
   free(file.bytes);
 }
 END_TEST
@@ -259,9 +250,9 @@ START_TEST(stated_memory_is_enough_for_codes) {
   ck_assert_ptr_nonnull(said);
   ck_assert_int_eq(sscanf(said, "up to %u MiB", &mib), 1);
   limits.max_memory = (uint64_t)mib * MIB;
-  long before = peak_kib();
+  long before = support_peak_kib();
   ck_assert_msg(prepare(&file) == HWGQ_OK, "%s", error.message);
-  long more = peak_kib() - before, stated = (long)mib * 1024;
+  long more = support_peak_kib() - before, stated = (long)mib * 1024;
   ck_assert_msg(SANITIZED || more <= stated, "%ld of %ld KiB", more, stated);
   if (_i != CACHED) ck_assert_msg(SANITIZED || stated - 3072 <= more * (deep ? 5 : 10) / 4, "%ld of %ld KiB", more, stated);
   free(file.bytes);
@@ -272,9 +263,9 @@ END_TEST
 START_TEST(unused_codes_are_not_counted) {
   struct fuzz_buffer file = groups_file(PLAIN, 32, 1000);
   limits.max_memory = 5 * MIB;
-  long before = peak_kib();
+  long before = support_peak_kib();
   ck_assert_msg(prepare(&file) == HWGQ_OK, "%s", error.message);
-  ck_assert(SANITIZED || peak_kib() - before < 5 * 1024);
+  ck_assert(SANITIZED || support_peak_kib() - before < 5 * 1024);
   free(file.bytes);
 }
 END_TEST
